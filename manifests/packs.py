@@ -1,0 +1,77 @@
+"""Packs: the files of one manifest bucket, one after another; and the ranges a client asks for.
+
+Everything here is arithmetic on the columns ``offsets`` and ``sizes``.  A range is half open:
+``start <= byte < stop``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from manifests.columns import I64, U64
+
+# Two wanted runs closer than this are fetched as one: a part header costs about as much.
+JOIN_GAP_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Wanted files ``first:last`` (rows of the caller's columns) that lie in ``start:stop``."""
+
+    first: int
+    last: int
+    start: int
+    stop: int
+
+
+def runs(
+    offsets: U64, sizes: U64, *, gap_bytes: int = JOIN_GAP_BYTES, max_bytes: int
+) -> list[Run]:
+    """Cut ascending wanted files into runs of at most ``max_bytes``, joining small gaps.
+
+    A file larger than ``max_bytes`` is a run of its own.
+    """
+    if not len(offsets):
+        return []
+    starts, stops = offsets.astype(np.int64), (offsets + sizes).astype(np.int64)
+    breaks = np.flatnonzero(starts[1:] - stops[:-1] > gap_bytes) + 1
+    bounds = [0, *breaks.tolist(), len(starts)]
+    found: list[Run] = []
+    for first, last in pairwise(bounds):
+        found += _cut(first, last, starts, stops, max_bytes)
+    return found
+
+
+def _cut(first: int, last: int, starts: I64, stops: I64, max_bytes: int) -> list[Run]:
+    cut: list[Run] = []
+    while first < last:
+        full = int(np.searchsorted(stops[first:last], starts[first] + max_bytes, "right"))
+        upto = first + max(full, 1)
+        cut.append(
+            Run(first=first, last=upto, start=int(starts[first]), stop=int(stops[upto - 1]))
+        )
+        first = upto
+    return cut
+
+
+def parts_of_range(starts: I64, start: int, stop: int) -> list[tuple[int, int, int]]:
+    """Which files a byte range of a pack touches, as ``(file, from_byte, to_byte)`` within each.
+
+    ``starts`` has n + 1 ascending offsets, the last being the size of the pack.  Empty files never
+    appear, nor does what lies past the end.  This is what a server needs to answer a range of a
+    virtual pack.
+    """
+    stop = min(stop, int(starts[-1]))
+    if start >= stop:
+        return []
+    first = int(np.searchsorted(starts, start, "right")) - 1
+    last = int(np.searchsorted(starts, stop, "left"))
+    pieces: list[tuple[int, int, int]] = []
+    for index in range(first, last):
+        begin, end = int(starts[index]), int(starts[index + 1])
+        if begin < end:
+            pieces.append((index, max(start, begin) - begin, min(stop, end) - begin))
+    return pieces

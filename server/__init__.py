@@ -1,0 +1,1 @@
+"""The server: audits and publishes a dataset, signs releases, serves them."""

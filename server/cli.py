@@ -1,0 +1,68 @@
+"""``bucketsync-server``: the publisher's and host's command line.
+
+Each verb is a module of :mod:`server.commands`; this one parses, runs it and turns errors into exit
+codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from manifests.errors import ExitCode, StoreError, SyncError
+from server.output import Output
+
+VERBS = ("init", "publish", "audit", "serve", "refresh", "rotate_key", "sample")
+
+
+def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
+    """The whole command line, or that of some verbs only (which imports less)."""
+    parser = argparse.ArgumentParser(
+        prog="bucketsync-server",
+        description="Publish and host very large tagged datasets.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('bucketsync')}")
+    found = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in verbs:
+        importlib.import_module(f"server.commands.{verb}").add_parser(found)
+    for name, verb_parser in found.choices.items():
+        verb_parser.set_defaults(verb=name)
+        verb_parser.add_argument(
+            "--json", action="store_true", help="one JSON object a line on stdout, the summary last"
+        )
+        verb_parser.add_argument(
+            "-q", "--quiet", action="store_true", help="print only warnings and errors"
+        )
+        verb_parser.add_argument(
+            "-v", "--verbose", action="store_true", help="print more of what is done"
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
+    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    out = Output(args.verb, json=args.json, verbosity=args.verbose - args.quiet)
+    try:
+        code: ExitCode = args.run(args, out)
+    except SyncError as error:
+        out.error(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        out.warn("interrupted; nothing that was published before has changed")
+        code = ExitCode.INTERRUPTED
+    except OSError as error:
+        out.error(StoreError(f"{error.filename or 'I/O'}: {error.strerror or error}"))
+        code = ExitCode.STORAGE
+    out.close(code)
+    return int(code)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Parse with the named verb's module alone, or with all where help or an error needs them."""
+    wanted = next((word.replace("-", "_") for word in argv if not word.startswith("-")), "")
+    verbs = (wanted,) if wanted in VERBS else VERBS
+    return build_parser(verbs).parse_args(argv)

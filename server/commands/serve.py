@@ -1,0 +1,210 @@
+"""``serve REPO``: put a repository on the network until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http_exceptions import HttpProcessingError
+
+from manifests.errors import ExitCode, SyncError
+from manifests.units import format_count, format_duration, format_size
+from server.app import METRICS, ServeConfig, make_app
+from server.output import Output
+from server.ranges import MAX_RANGE_HEADER_BYTES
+
+# How long an answer under way may go on after a signal to stop.
+SHUTDOWN_S: Final = 5.0
+KEEPALIVE_S: Final = 30.0
+BUSY_S: Final = 5.0
+BACKLOG: Final = 1024
+DEFAULT_CONNECTIONS: Final = 1000
+# Descriptors beside those of connections: each may have a folder, a file and its socket open twice.
+_FILES_PER_CONNECTION: Final = 4
+_BUSY: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Retry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """``serve`` and its flags."""
+    parser = verbs.add_parser(
+        "serve",
+        help="serve a repository over HTTP",
+        description="Serve a repository over HTTP. Only reads it, notices new releases by itself, "
+        "and stops cleanly on Ctrl-C or SIGTERM.",
+    )
+    parser.add_argument("repo", type=Path, metavar="REPO", help="folder of the repository")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=8080,
+        help="port to listen on; 0 picks a free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-connections",
+        type=_positive,
+        default=DEFAULT_CONNECTIONS,
+        metavar="N",
+        help="answer further connections with 503 (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:  # noqa: PLR2004 (16 bits)
+        raise argparse.ArgumentTypeError("expected 0 to 65535")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected at least 1")
+    return number
+
+
+def run(args: argparse.Namespace, out: Output) -> ExitCode:
+    """Serve until SIGTERM or SIGINT; both end it with exit code 0."""
+    app = make_app(ServeConfig(repo=args.repo, warn=out.warn))
+    _allow_open_files(args.max_connections * _FILES_PER_CONNECTION)
+    started_at = time.monotonic()
+    asyncio.run(_serve(app, args, out))
+    metrics, seconds = app[METRICS], time.monotonic() - started_at
+    out.summary(
+        requests=metrics.total_requests,
+        bytes_sent=metrics.sent_bytes,
+        files_refused=metrics.refused_files,
+        seconds=round(seconds, 3),
+    )
+    out.say(
+        f"Stopped after {format_duration(seconds)}: {format_count(metrics.total_requests)} requests, "
+        f"{format_size(metrics.sent_bytes)} sent."
+    )
+    return ExitCode.COMPLETE
+
+
+async def _serve(app: web.Application, args: argparse.Namespace, out: Output) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    runner = web.AppRunner(app, **_connection_settings(out))
+    await runner.setup()
+    try:
+        listener = await _listen(runner, args)
+        url = _url(listener.sockets[0])
+        out.event("listening", url=url)
+        out.say(f"Serving {args.repo} at {url} (Ctrl-C stops it)")
+        await stop.wait()
+        listener.close()
+    finally:
+        await runner.cleanup()
+
+
+def _connection_settings(out: Output) -> dict[str, Any]:
+    logger = logging.Logger("bucketsync.http")
+    logger.addHandler(_ProblemLog(out))
+    settings: dict[str, Any] = {
+        "access_log": None,
+        "logger": logger,
+        "keepalive_timeout": KEEPALIVE_S,
+        "max_field_size": MAX_RANGE_HEADER_BYTES,
+        "shutdown_timeout": SHUTDOWN_S
+        / 2,  # aiohttp grants it twice: to finish, and to be cancelled
+    }
+    if out.verbosity > 0:
+        settings |= {"access_log": logger, "access_log_class": _access_log(out)}
+    return settings
+
+
+async def _listen(runner: web.AppRunner, args: argparse.Namespace) -> asyncio.Server:
+    """Accept connections; one above the limit is told to come back later."""
+    loop = asyncio.get_running_loop()
+    server = runner.server
+    if server is None:
+        raise SyncError("the application has not been set up")
+
+    def protocol() -> asyncio.Protocol:
+        return server() if len(server.connections) < args.max_connections else _Busy()
+
+    try:
+        return await loop.create_server(protocol, args.host, args.port, backlog=BACKLOG)
+    except OSError as error:
+        raise SyncError(
+            f"cannot listen on {args.host}:{args.port}: {error.strerror or error}",
+            hint="Choose another address with --host or --port.",
+            exit_code=ExitCode.NETWORK,
+        ) from error
+
+
+class _Busy(asyncio.Protocol):
+    """Answers one connection too many with 503, and gives it BUSY_S to ask."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._end = asyncio.get_running_loop().call_later(BUSY_S, transport.abort)
+
+    def data_received(self, _: bytes) -> None:
+        self._transport.write(_BUSY)
+        self._transport.close()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self._end.cancel()
+
+
+class _ProblemLog(logging.Handler):
+    """What aiohttp logs, in one line; requests that are no HTTP are worth a word with -v only."""
+
+    def __init__(self, out: Output) -> None:
+        super().__init__(logging.INFO)
+        self._out = out
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        say = self._out.detail if isinstance(cause, HttpProcessingError) else self._out.warn
+        say(record.getMessage() + (f": {type(cause).__name__}: {cause}" if cause else ""))
+
+
+def _access_log(out: Output) -> type[AbstractAccessLogger]:
+    """One line a request: who, what, status, bytes on the wire, milliseconds."""
+
+    class AccessLog(AbstractAccessLogger):
+        def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+            target = request.raw_path.encode("ascii", "backslashreplace").decode()
+            out.detail(
+                f'{request.remote} "{request.method} {target}" {response.status} '
+                f"{response.body_length} {time * 1000:.1f} ms"
+            )
+
+    return AccessLog
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise the soft limit of open files as far as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    goal = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < goal:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))

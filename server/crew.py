@@ -1,0 +1,134 @@
+"""Workers for a publish: this process, a pool of processes, or any other Executor.
+
+Tasks are handed out a window at a time, since a task carries what is remembered of its bucket and
+millions of files must not wait in memory; results come as they are ready.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from manifests.errors import ConfigError, StoreError
+
+# Tasks in flight for each worker: one at work, one waiting so that no worker ever does.
+_DEPTH: Final = 3
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class Crew:
+    """A context in which tasks are done; a pool of ``jobs`` processes starts with its first task."""
+
+    def __init__(self, jobs: int, executor: Executor | None = None, workers: int = 0) -> None:
+        """``executor`` (with so many ``workers``) is used instead of a pool, and not shut down."""
+        self._jobs = jobs
+        self._executor = executor
+        self._workers = workers if executor else jobs
+        self._own: ProcessPoolExecutor | None = None
+
+    @classmethod
+    def at(cls, url: str) -> Crew:
+        """The workers of a Dask cluster; ConfigError if Dask is missing or does not answer."""
+        try:
+            # An option that few install.
+            distributed = importlib.import_module("distributed")
+        except ImportError as error:
+            raise ConfigError(
+                f"--executor {url} needs Dask, which is not installed here",
+                hint="Install it with `pip install distributed`, or leave --executor out.",
+            ) from error
+        try:
+            client = distributed.Client(url)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--executor {url}: no Dask scheduler answers ({error})") from error
+        return cls(1, client.get_executor(pure=False), sum(client.ncores().values()))
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether this process does everything."""
+        return self._executor is None and self._jobs == 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._own is not None:
+            self._own.shutdown(wait=True, cancel_futures=True)
+
+    def run(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], *, here: bool = False
+    ) -> Iterator[Result]:
+        """Results as they are ready, in any order; ``here`` does the tasks in this process.
+
+        The error of a task is raised in its turn; tasks that have not begun are then given up.
+        """
+        if here or self.is_alone:
+            yield from map(function, tasks)
+            return
+        pool, waiting = self._pool(), iter(tasks)
+        running: set[Future[Result]] = set()
+        try:
+            while True:
+                room = self._workers * _DEPTH - len(running)
+                running |= {pool.submit(function, task) for task in islice(waiting, room)}
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except BrokenProcessPool as error:
+            raise StoreError(
+                "a worker process was ended from outside, perhaps for lack of memory",
+                hint="Run the same command again, with fewer --jobs if memory is short.",
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _pool(self) -> Executor:
+        if self._executor is not None:
+            return self._executor
+        if self._own is None:
+            self._own = ProcessPoolExecutor(
+                self._jobs,
+                # A fork would copy whatever threads and locks this process has.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_begin_worker,
+            )
+        return self._own
+
+
+def available_cpus() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _begin_worker() -> None:
+    """Leave Ctrl-C to the publisher, and end with it however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -1,0 +1,71 @@
+"""``bucketsync``: the client's command line.
+
+Each verb is a module of :mod:`syncclient.commands`; this one parses, runs it and turns errors into exit
+codes.  Only the named verb's module is imported: start-up decides short runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from manifests.errors import ExitCode, StoreError, SyncError
+from syncclient.output import Output
+
+VERBS = (
+    "clone",
+    "upgrade",
+    "adopt",
+    "plan",
+    "apply",
+    "status",
+    "verify",
+    "releases",
+    "checkout",
+    "trash",
+)
+
+
+def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
+    """The whole command line, or that of some verbs only."""
+    parser = argparse.ArgumentParser(
+        prog="bucketsync",
+        description="Fetch very large tagged datasets, keep them up to date, prove every byte.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('bucketsync')}")
+    found = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in verbs:
+        importlib.import_module(f"syncclient.commands.{verb}").add_parser(found)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
+    args = _parse(sys.argv[1:] if argv is None else list(argv))
+    out = Output(args.verb, json=args.json, verbosity=args.verbose - args.quiet)
+    try:
+        code: ExitCode = args.run(args, out)
+    except SyncError as error:
+        out.error(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        out.warn("interrupted; what was finished stays, run the same command again to go on")
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.OTHER)
+    except OSError as error:
+        out.error(StoreError(f"{error.filename or 'I/O'}: {error.strerror or error}"))
+        code = ExitCode.STORAGE
+    out.close(code)
+    return int(code)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    """Parse with the named verb's module alone, or with all where help or an error needs them."""
+    wanted = next((word for word in argv if not word.startswith("-")), "")
+    return build_parser((wanted,) if wanted in VERBS else VERBS).parse_args(argv)

@@ -1,0 +1,87 @@
+"""``adopt URL DIR``: take over a tree that rsync or anything else made."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from manifests.errors import ConfigError, ExitCode
+from syncclient.commands.clone import add_start, begin, starting_config
+from syncclient.commands.options import (
+    add_changes,
+    add_common,
+    add_selection,
+    add_transport,
+    transport_of,
+)
+from syncclient.commands.run import bring_about, run_async, wish_of
+from syncclient.events import Listener
+from syncclient.output import Output
+from syncclient.session import Session, open_session
+from syncclient.sync import Sync
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb's command line."""
+    parser = verbs.add_parser(
+        "adopt", help="take over files that rsync or anything else put there"
+    )
+    parser.add_argument("url", metavar="URL", help="the repository's address")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="the folder with the files")
+    add_start(parser)
+    parser.add_argument(
+        "--no-fetch", action="store_true", help="only look at what is there; fetch nothing"
+    )
+    add_selection(parser)
+    add_transport(parser)
+    add_changes(parser)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, out: Output) -> ExitCode:
+    """Adopt."""
+    if not args.dir.is_dir():
+        message = f"{args.dir} is not a folder"
+        raise ConfigError(message, hint="To start with nothing: bucketsync clone URL DIR")
+
+    async def body(listen: Listener) -> ExitCode:
+        config = starting_config(args)
+        transport = transport_of(args, config.transport)
+        async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
+            await begin(session, args.release, args.trust_root)
+            descriptor = session.stored_descriptor(session.config.release)
+            if descriptor is None:
+                message = f"the descriptor of {session.config.release} is not stored"
+                raise ConfigError(message)
+            await _select_what_exists(session, descriptor.variants)
+            wish = replace(wish_of(args, descriptor, session), fetch=not args.no_fetch)
+
+            async def tell(sync: Sync) -> None:
+                out.summary(files_adopted=sync.survey.adopted)
+
+            code = await bring_about(session, wish, out, dry_run=args.dry_run, between=tell)
+            return code
+
+    return run_async(body, out)
+
+
+async def _select_what_exists(session: Session, available: tuple[str, ...]) -> None:
+    """Without a wish for variants: those whose folders are there."""
+    config = session.config
+    if config.selection.variants is not None:
+        return
+    there = tuple(
+        name
+        for name in available
+        if Path(config.variant_dirs.get(name, session.tree / name)).is_dir()
+    )
+    if not there:
+        message = f"{session.tree} has no folder of a variant: {', '.join(available)}"
+        raise ConfigError(message, hint="To start with nothing: bucketsync clone URL DIR")
+    if there != available:
+        absent = ", ".join(sorted(set(available) - set(there)))
+        session.notice(f"Not selected, since there is no such folder: {absent}")
+        chosen = replace(config.selection, variants=there)
+        await session.keep(replace(config, selection=chosen))

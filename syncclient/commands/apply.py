@@ -1,0 +1,85 @@
+"""``apply FILE``: carry out a plan that was reviewed, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from manifests.digest import Digest
+from manifests.errors import ConfigError, ExitCode
+from manifests.units import format_count
+from syncclient.commands.options import (
+    add_changes,
+    add_common,
+    add_deletion,
+    add_selection,
+    add_transport,
+    transport_of,
+    with_selection,
+)
+from syncclient.commands.run import bring_about, run_async, wish_of
+from syncclient.commands.upgrade import target_of
+from syncclient.config import load_tree_config
+from syncclient.events import Listener
+from syncclient.output import Output
+from syncclient.planfile import PlanFile, read_plan, restrict
+from syncclient.session import open_session
+from syncclient.sync import Sync
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb's command line."""
+    parser = verbs.add_parser("apply", help="carry out a plan")
+    parser.add_argument("file", type=Path, metavar="FILE", help="made by `bucketsync plan`")
+    parser.add_argument(
+        "dir", nargs="?", type=Path, default=Path(), metavar="DIR", help="the tree (default: here)"
+    )
+    add_selection(parser)
+    add_deletion(parser)
+    add_transport(parser)
+    add_changes(parser)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, out: Output) -> ExitCode:
+    """Apply."""
+    plan = read_plan(args.file)
+    config = with_selection(args, load_tree_config(args.dir))
+    if plan.dataset != config.dataset:
+        message = f"{args.file} is a plan for {plan.dataset}, this is a tree of {config.dataset}"
+        raise ConfigError(message)
+    stale = 0
+
+    async def body(listen: Listener) -> ExitCode:
+        transport = transport_of(args, config.transport)
+        async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
+            descriptor, _ = await target_of(session, plan.release)
+            _check_release(plan, Digest.of(descriptor.encode()).hex)
+            wanted = replace(session.config, release=descriptor.release)
+
+            async def cut(sync: Sync) -> None:
+                nonlocal stale
+                stale = restrict(sync, plan)
+                if not args.dry_run:
+                    await session.keep(wanted)
+
+            wish = replace(wish_of(args, descriptor, session), delete=plan.delete)
+            code = await bring_about(session, wish, out, dry_run=args.dry_run, between=cut)
+            out.summary(steps=plan.count, steps_stale=stale)
+            if stale:
+                out.warn(
+                    f"{format_count(stale)} steps were left out: the tree changed since the plan. "
+                    "Make a new plan for them."
+                )
+                return ExitCode.INCOMPLETE
+            return code
+
+    return run_async(body, out)
+
+
+def _check_release(plan: PlanFile, descriptor: str) -> None:
+    if plan.descriptor != descriptor:
+        message = f"the plan is for another {plan.release}: {plan.descriptor}, not {descriptor}"
+        raise ConfigError(message, hint="Make a new plan.")

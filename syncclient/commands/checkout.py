@@ -1,0 +1,112 @@
+"""``checkout RELEASE DEST``: a past release beside today's tree, mostly without a download."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from manifests.errors import ConfigError, ExitCode, StoreError
+from syncclient.commands.clone import begin, refuse_occupied
+from syncclient.commands.options import (
+    add_changes,
+    add_common,
+    add_selection,
+    add_transport,
+    transport_of,
+    with_selection,
+)
+from syncclient.commands.run import bring_about, run_async, wish_of
+from syncclient.config import CONFIG_NAME, load_tree_config, private_folder
+from syncclient.events import Listener
+from syncclient.output import Output
+from syncclient.session import Folders, folders_of, open_session
+from syncclient.sync import Sync
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb's command line."""
+    parser = verbs.add_parser(
+        "checkout", help="make a past release by reflink, hard link or copy of today's tree"
+    )
+    parser.add_argument("release", metavar="RELEASE", help="the release")
+    parser.add_argument("dest", type=Path, metavar="DEST", help="a new or empty folder")
+    parser.add_argument(
+        "--tree", type=Path, default=Path(), metavar="DIR", help="today's tree (default: here)"
+    )
+    add_selection(parser)
+    add_transport(parser)
+    add_changes(parser)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, out: Output) -> ExitCode:
+    """Check out."""
+    source = load_tree_config(args.tree)
+    if (private_folder(args.dest) / CONFIG_NAME).exists():
+        if load_tree_config(args.dest).release != args.release:
+            message = f"{args.dest} is a tree of another release"
+            raise ConfigError(message, hint="Name a new folder.")
+    else:
+        refuse_occupied(args.dest)
+    config = with_selection(args, replace(source, release=args.release, variant_dirs={}))
+
+    async def body(listen: Listener) -> ExitCode:
+        transport = transport_of(args, config.transport)
+        _share_records(
+            folders_of(args.tree, args.state_dir), folders_of(args.dest, args.state_dir)
+        )
+        async with open_session(args.dest, config, transport, listen, args.state_dir) as session:
+            await begin(session, args.release, None)
+            descriptor = session.stored_descriptor(args.release)
+            if descriptor is None:
+                message = f"the descriptor of {args.release} is not stored"
+                raise ConfigError(message)
+            wish = replace(
+                wish_of(args, descriptor, session),
+                locals=(args.tree.absolute(), *map(Path, transport.locals)),
+                local_variants=source.variant_dirs,
+                hard_link=True,
+            )
+            found: list[Sync] = []
+
+            async def keep(sync: Sync) -> None:
+                found.append(sync)
+
+            try:
+                return await bring_about(session, wish, out, dry_run=args.dry_run, between=keep)
+            finally:
+                for sync in found:
+                    _tell(sync, out)
+
+    return run_async(body, out)
+
+
+def _tell(sync: Sync, out: Output) -> None:
+    report = sync.report
+    placed = report.files_added + report.files_changed
+    out.summary(
+        files_linked=report.files_linked,
+        files_fetched=placed - report.files_linked,
+        links=report.links,
+    )
+
+
+def _share_records(source: Folders, dest: Folders) -> None:
+    """Give the new tree the pinned root, descriptors and manifests of the old one: it works offline."""
+    try:
+        for old, new in (
+            (source.trust, dest.trust),
+            (source.releases, dest.releases),
+            (source.cache, dest.cache),
+        ):
+            if old.exists():
+                shutil.copytree(old, new, symlinks=True, dirs_exist_ok=True)
+        notices = source.records / "notices"
+        if notices.exists():
+            shutil.copy2(notices, dest.records / "notices")
+    except (OSError, shutil.Error) as error:
+        message = f"{dest.records}: the records of {source.records} cannot be copied ({error})"
+        raise StoreError(message) from error

@@ -1,0 +1,124 @@
+"""``clone URL DIR``: start a tree and fill it; in its own tree, go on with what was interrupted."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from manifests.errors import ConfigError, ExitCode
+from manifests.paths import PRIVATE_FOLDER
+from syncclient.commands.options import (
+    add_changes,
+    add_common,
+    add_selection,
+    add_transport,
+    transport_of,
+    with_selection,
+)
+from syncclient.commands.run import bring_about, run_async, wish_of
+from syncclient.config import CONFIG_NAME, TreeConfig, load_tree_config, private_folder
+from syncclient.events import Listener
+from syncclient.output import Output
+from syncclient.selection import Selection
+from syncclient.session import Session, newest, open_session
+from syncclient.sources.http import check_url
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb's command line."""
+    parser = verbs.add_parser("clone", help="start a tree and fill it")
+    parser.add_argument("url", metavar="URL", help="the repository's address")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="the tree: a new or empty folder")
+    add_start(parser)
+    add_selection(parser)
+    add_transport(parser)
+    add_changes(parser)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verbs that begin a tree."""
+    parser.add_argument("--release", metavar="R", help="the release (default: the newest)")
+    parser.add_argument(
+        "--trust-root",
+        metavar="FILE_OR_FINGERPRINT",
+        help="the publisher's root: a copy of 1.root.json, or its SHA-256",
+    )
+
+
+def run(args: argparse.Namespace, out: Output) -> ExitCode:
+    """Clone."""
+    check_url(args.url)
+    if not (private_folder(args.dir) / CONFIG_NAME).exists():
+        refuse_occupied(args.dir)
+
+    async def body(listen: Listener) -> ExitCode:
+        config = starting_config(args)
+        transport = transport_of(args, config.transport)
+        async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
+            await begin(session, args.release, args.trust_root)
+            descriptor = session.stored_descriptor(session.config.release)
+            if descriptor is None:
+                message = f"the descriptor of {session.config.release} is not stored"
+                raise ConfigError(message)
+            wish = wish_of(args, descriptor, session)
+            return await bring_about(session, wish, out, dry_run=args.dry_run)
+
+    return run_async(body, out)
+
+
+def refuse_occupied(folder: Path) -> None:
+    """ConfigError unless a folder is new or empty."""
+    if folder.exists() and not folder.is_dir():
+        message = f"{folder} is a file, expected a new or empty folder"
+        raise ConfigError(message)
+    names = {item.name for item in folder.iterdir()} if folder.exists() else set()
+    if names - {PRIVATE_FOLDER, "lost+found"}:
+        message = f"{folder} is not empty and not a bucketsync tree"
+        raise ConfigError(
+            message,
+            hint="To take over the files that are there: bucketsync adopt URL DIR",
+        )
+
+
+def starting_config(args: argparse.Namespace) -> TreeConfig:
+    """Settings of a tree about to be begun, or those of the one that was begun before."""
+    url = check_url(args.url)
+    if (private_folder(args.dir) / CONFIG_NAME).exists():
+        kept = load_tree_config(args.dir)
+        if url not in kept.urls:
+            message = f"{args.dir} is a tree of {kept.urls[0]}, not of {url}"
+            raise ConfigError(message, hint="Use --mirror to add another host of the same data.")
+        return with_selection(args, kept)
+    fresh = TreeConfig(
+        dataset="", urls=(url,), root_fingerprint="", release="", selection=Selection()
+    )
+    return with_selection(args, fresh)
+
+
+async def begin(session: Session, release: str | None, trust_root: str | None) -> None:
+    """Pin the root, find the release, keep its descriptor and the tree's settings.
+
+    A release whose descriptor is stored already needs no host for that.
+    """
+    config = session.config
+    release = release or config.release
+    known = session.stored_descriptor(release) if release == config.release else None
+    if known is not None and not trust_root:
+        await session.keep(config)
+        return
+    pin = await session.pin(trust_root)
+    signed = await session.refresh()
+    descriptor = await session.descriptor(signed, release or newest(signed))
+    config.selection.variants_of(descriptor.variants)
+    config.selection.bucket_numbers(descriptor.layout.buckets)
+    await session.keep(
+        replace(
+            config,
+            dataset=descriptor.dataset,
+            release=descriptor.release,
+            root_fingerprint=pin.fingerprint,
+        )
+    )

@@ -1,0 +1,190 @@
+"""Flags that several verbs share, and what they mean together."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from manifests.errors import ConfigError
+from manifests.paths import check_variant
+from manifests.units import parse_percent
+from syncclient.config import Transport, TreeConfig, merge_transport
+from syncclient.selection import Selection, parse_buckets, parse_ids
+from syncclient.sources.http import check_url
+from syncclient.sync import DELETE_SHARE
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Flags of every verb."""
+    group = parser.add_argument_group("everywhere")
+    group.add_argument(
+        "--json", action="store_true", help="one JSON object a line on stdout, the summary last"
+    )
+    group.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")
+    group.add_argument("-v", "--verbose", action="store_true", help="print more of what is done")
+    group.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="keep state and trusted metadata there, for trees on exFAT or NFS",
+    )
+
+
+def add_tree(parser: argparse.ArgumentParser) -> None:
+    """The optional DIR."""
+    parser.add_argument(
+        "dir", nargs="?", type=Path, default=Path(), metavar="DIR", help="the tree (default: here)"
+    )
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """What of a release is wanted; kept with the tree."""
+    group = parser.add_argument_group("selection (kept with the tree)")
+    group.add_argument(
+        "--variant", action="append", metavar="NAME", help="only this variant (repeatable)"
+    )
+    group.add_argument("--bucket", metavar="A..B", help="only these buckets, such as 0..99")
+    group.add_argument(
+        "--ids", type=Path, metavar="FILE", help="only the ids (or paths) listed in FILE, one a line"
+    )
+    group.add_argument(
+        "--variant-dir",
+        action="append",
+        metavar="NAME=PATH",
+        help="keep a variant in another folder, perhaps on another disk (repeatable)",
+    )
+
+
+def add_transport(parser: argparse.ArgumentParser) -> None:
+    """How bytes travel."""
+    group = parser.add_argument_group("transport")
+    group.add_argument(
+        "--mirror",
+        action="append",
+        dest="mirrors",
+        metavar="URL",
+        help="another host of the same repository (repeatable); it need not be trusted",
+    )
+    group.add_argument(
+        "--local",
+        action="append",
+        dest="locals",
+        metavar="DIR",
+        help="another tree on this machine to take files from (repeatable)",
+    )
+    group.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: by the work)")
+    group.add_argument("--bwlimit", metavar="RATE", help="bytes a second, such as 2M; 0 for no limit")
+    group.add_argument("--connections", type=int, metavar="N", help="requests at once to each host")
+    group.add_argument("--retries", type=int, metavar="N", help="tries before a host is given up")
+    group.add_argument(
+        "--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="wait for an answer"
+    )
+    group.add_argument(
+        "--allow-redirect",
+        action="append",
+        metavar="HOST",
+        help="follow redirects to this other host (repeatable)",
+    )
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """What a run may do to the tree."""
+    group = parser.add_argument_group("changes")
+    group.add_argument("-n", "--dry-run", action="store_true", help="show what would be done")
+    scan = group.add_mutually_exclusive_group()
+    scan.add_argument(
+        "--quick",
+        action="store_true",
+        help="believe folder times: finds files that came or went, not files edited in place",
+    )
+    scan.add_argument(
+        "--scan", action="store_true", help="look at size and time of every file (the default)"
+    )
+    group.add_argument(
+        "--yes",
+        action="store_true",
+        help="answer yes to questions; never widens what is deleted",
+    )
+
+
+def add_deletion(parser: argparse.ArgumentParser) -> None:
+    """Deleting what a release dropped."""
+    group = parser.add_argument_group("deletion")
+    group.add_argument(
+        "--delete",
+        action="store_true",
+        help="move files that the release dropped to .bucketsync/trash",
+    )
+    group.add_argument(
+        "--max-delete",
+        metavar="N|P%",
+        default=f"{DELETE_SHARE:.0%}",
+        help="stop if more files than that would be deleted (default 10%%)",
+    )
+
+
+def transport_of(args: argparse.Namespace, kept: Mapping[str, object]) -> Transport:
+    """Transport settings of this run: defaults < tree < environment < flags."""
+    flags = {
+        name: getattr(args, name, None)
+        for name in Transport.__dataclass_fields__
+    }
+    transport = merge_transport(kept, os.environ, flags)
+    for url in transport.mirrors:
+        check_url(url)
+    return transport
+
+
+def selection_of(args: argparse.Namespace, kept: Selection) -> Selection:
+    """The kept selection with what the flags change."""
+    chosen = kept
+    if args.variant:
+        chosen = replace(chosen, variants=tuple(dict.fromkeys(map(check_variant, args.variant))))
+    if args.bucket:
+        chosen = replace(chosen, buckets=parse_buckets(args.bucket))
+    if args.ids:
+        chosen = replace(chosen, ids=parse_ids(_read_text(args.ids), str(args.ids)))
+    return chosen
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path}: cannot be read ({error})"
+        raise ConfigError(message) from error
+
+
+def variant_dirs_of(args: argparse.Namespace, kept: Mapping[str, str]) -> dict[str, str]:
+    """The kept folders of variants with what the flags change; absolute paths."""
+    found = dict(kept)
+    for text in args.variant_dir or ():
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            message = f"--variant-dir {text}: expected NAME=PATH"
+            raise ConfigError(message)
+        found[check_variant(name)] = str(Path(path).absolute())
+    return found
+
+
+def with_selection(args: argparse.Namespace, config: TreeConfig) -> TreeConfig:
+    """A tree's settings with the selection that the flags ask for."""
+    return replace(
+        config,
+        selection=selection_of(args, config.selection),
+        variant_dirs=variant_dirs_of(args, config.variant_dirs),
+    )
+
+
+def deletion_limits(text: str) -> tuple[float, int | None]:
+    """``--max-delete``: a share from ``10%``, or a number of files."""
+    if text.endswith("%"):
+        return parse_percent(text), None
+    if not text.isdigit():
+        message = f"--max-delete {text}: expected a number of files or a percentage"
+        raise ConfigError(message)
+    return 1.0, int(text)

@@ -1,0 +1,129 @@
+"""``verify [DIR]``: every byte against the manifests, and repair."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+
+from manifests.errors import ConfigError, ExitCode
+from manifests.units import format_count, format_size, parse_duration, parse_percent
+from syncclient.assets import wanted_assets
+from syncclient.commands.options import add_common, add_transport, add_tree, transport_of
+from syncclient.commands.run import run_async, tell_report, wish_of
+from syncclient.config import load_tree_config
+from syncclient.events import Listener
+from syncclient.output import Output
+from syncclient.session import Session, open_session
+from syncclient.sync import Sync
+from syncclient.verify import Verification, Verifier
+
+_SHOWN = 50
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """The verb's command line."""
+    parser = verbs.add_parser("verify", help="check every byte, and repair")
+    add_tree(parser)
+    parser.add_argument(
+        "--repair", action="store_true", help="fetch again what is damaged or missing"
+    )
+    parser.add_argument("--sample", metavar="P%", help="read only a random share of the files")
+    parser.add_argument(
+        "--max-duration", metavar="T", help="stop after that time, such as 8h; go on with --resume"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out what the last round has already read"
+    )
+    add_transport(parser)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, out: Output) -> ExitCode:
+    """Verify."""
+    config = load_tree_config(args.dir)
+    sample = parse_percent(args.sample) if args.sample else 1.0
+    deadline_s = None
+    if args.max_duration:
+        deadline_s = time.monotonic() + parse_duration(args.max_duration)
+
+    async def body(listen: Listener) -> ExitCode:
+        transport = transport_of(args, config.transport)
+        async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
+            descriptor = session.stored_descriptor(config.release)
+            if descriptor is None:
+                message = f"the descriptor of {config.release} is not stored in this tree"
+                raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
+            async with Sync(session, wish_of(args, descriptor, session)) as sync:
+                verifier = Verifier(
+                    view=sync.view,
+                    places=sync.places,
+                    state=session.state,
+                    listen=listen,
+                    sample=sample,
+                    deadline_s=deadline_s,
+                    resume=args.resume,
+                    jobs=transport.jobs,
+                )
+                assets = wanted_assets(
+                    descriptor, sync.view.variants, whole=config.selection.whole
+                )
+                started_s = time.monotonic()
+                result = await asyncio.to_thread(verifier.run, assets)
+                _tell(result, time.monotonic() - started_s, out)
+                repaired = True
+                if args.repair and (result.damaged or result.missing):
+                    repaired = await _repair(sync, session, result, out)
+                _summarise(result, out)
+                return _exit_code(result, repaired=args.repair and repaired)
+
+    return run_async(body, out)
+
+
+async def _repair(sync: Sync, session: Session, result: Verification, out: Output) -> bool:
+    """Fetch again what is wrong; whether all of it is right now."""
+    await sync.look()
+    sync.check_guards()
+    report = await sync.carry_out()
+    tell_report(report, sync, out)
+    result.repaired = report.files_added + report.files_changed
+    out.summary(bytes_received=report.bytes_received, requests=report.requests)
+    return not report.failures
+
+
+def _tell(result: Verification, seconds: float, out: Output) -> None:
+    for finding in result.findings:
+        out.event(finding.kind, path=finding.path)
+    for finding in result.findings[:_SHOWN]:
+        out.result(f"{finding.kind}: {finding.path}")
+    if len(result.findings) > _SHOWN:
+        out.result(f"... and {format_count(len(result.findings) - _SHOWN)} more")
+    rate = result.checked_bytes / seconds if seconds else 0
+    out.say(
+        f"{format_count(result.checked)} files checked, {format_size(result.checked_bytes)} "
+        f"({format_size(rate)}/s): {format_count(result.damaged)} damaged, "
+        f"{format_count(result.missing)} missing"
+    )
+    if not result.finished:
+        out.say("time is up; `bucketsync verify --resume` goes on from here")
+
+
+def _summarise(result: Verification, out: Output) -> None:
+    out.summary(
+        files_checked=result.checked,
+        bytes_checked=result.checked_bytes,
+        files_damaged=result.damaged,
+        files_missing=result.missing,
+        files_repaired=result.repaired,
+        files_unavailable=result.unavailable,
+        finished=result.finished,
+    )
+
+
+def _exit_code(result: Verification, *, repaired: bool) -> ExitCode:
+    if not repaired and result.damaged:
+        return ExitCode.DAMAGED
+    if not repaired and result.missing:
+        return ExitCode.INCOMPLETE
+    return ExitCode.COMPLETE if result.finished else ExitCode.LIMIT

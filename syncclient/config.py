@@ -1,0 +1,178 @@
+"""Settings of a tree (``.bucketsync/config.toml``) and of a run, merged once.
+
+The tree's own settings are not cache: they say what the tree is.  If they are lost, the client refuses
+and points to ``adopt``.  A run's settings come from, weakest first: defaults, the ``[transport]`` table
+of the tree, ``BUCKETSYNC_*`` variables, flags.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from manifests.errors import ConfigError, ExitCode
+from manifests.paths import PRIVATE_FOLDER, check_name, check_variant
+from manifests.units import parse_rate
+from syncclient.documents import write_durably
+from syncclient.selection import Selection, parse_ids
+
+CONFIG_NAME = "config.toml"
+IDS_NAME = "selection.ids"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeConfig:
+    """What a tree is: dataset, where from, which release, what part of it, pinned root."""
+
+    dataset: str
+    urls: tuple[str, ...]
+    root_fingerprint: str
+    release: str
+    selection: Selection
+    variant_dirs: Mapping[str, str] = field(default_factory=dict)
+    transport: Mapping[str, Any] = field(default_factory=dict)
+
+
+def private_folder(tree: Path) -> Path:
+    """The client's own folder inside a tree."""
+    return tree / PRIVATE_FOLDER
+
+
+def load_tree_config(tree: Path) -> TreeConfig:
+    """Read a tree's settings; ConfigError (exit 10) where there are none or they cannot be read."""
+    path = private_folder(tree) / CONFIG_NAME
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _from_document(document, path)
+    except (FileNotFoundError, NotADirectoryError):
+        message = f"{tree} is not a bucketsync tree: it has no {PRIVATE_FOLDER}/{CONFIG_NAME}"
+        raise ConfigError(
+            message,
+            hint="Start one with `bucketsync clone URL DIR`; take over files that are already "
+            "there with `bucketsync adopt URL DIR`.",
+            exit_code=ExitCode.NOT_A_TREE,
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        message = f"{path}: cannot be read ({error})"
+        raise ConfigError(
+            message,
+            hint="Mend the file, or move it away and run `bucketsync adopt URL DIR`: "
+            "no file that is already right is fetched again.",
+            exit_code=ExitCode.NOT_A_TREE,
+        ) from error
+
+
+def _from_document(document: dict[str, Any], path: Path) -> TreeConfig:
+    if document["format"] != _FORMAT:
+        message = f"{path}: format {document['format']}, expected {_FORMAT}"
+        raise ConfigError(message, hint="Upgrade bucketsync.", exit_code=ExitCode.NOT_A_TREE)
+    chosen = document.get("selection", {})
+    ids = None
+    if chosen.get("ids"):
+        ids_path = path.with_name(IDS_NAME)
+        ids = parse_ids(ids_path.read_text(encoding="utf-8"), str(ids_path))
+    buckets = chosen.get("buckets")
+    variants = chosen.get("variants")
+    return TreeConfig(
+        dataset=check_name(document["dataset"], "dataset", "dataset"),
+        urls=tuple(str(url) for url in document["urls"]),
+        root_fingerprint=str(document["root_fingerprint"]),
+        release=check_name(document["release"], "release", "release"),
+        selection=Selection(
+            variants=tuple(check_variant(v) for v in variants) if variants else None,
+            buckets=(int(buckets[0]), int(buckets[1])) if buckets else None,
+            ids=ids,
+        ),
+        variant_dirs={check_variant(k): str(v) for k, v in document.get("variant_dirs", {}).items()},
+        transport=dict(document.get("transport", {})),
+    )
+
+
+async def save_tree_config(tree: Path, config: TreeConfig) -> None:
+    """Write the settings so that a crash leaves the old ones or the new ones."""
+    chosen = config.selection
+    selection: dict[str, Any] = {}
+    if chosen.variants is not None:
+        selection["variants"] = list(chosen.variants)
+    if chosen.buckets is not None:
+        selection["buckets"] = list(chosen.buckets)
+    if chosen.ids is not None:
+        selection["ids"] = True
+        text = "\n".join(np.char.mod("%d", chosen.ids).tolist()) + "\n"
+        await write_durably(private_folder(tree) / IDS_NAME, text.encode())
+    document = {
+        "format": _FORMAT,
+        "dataset": config.dataset,
+        "urls": list(config.urls),
+        "root_fingerprint": config.root_fingerprint,
+        "release": config.release,
+        "selection": selection,
+        "variant_dirs": dict(config.variant_dirs),
+        "transport": dict(config.transport),
+    }
+    await write_durably(private_folder(tree) / CONFIG_NAME, tomli_w.dumps(document).encode())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transport:
+    """How bytes travel in one run."""
+
+    mirrors: tuple[str, ...] = ()
+    locals: tuple[str, ...] = ()
+    # Worker processes for bulk work; 0 lets the amount of work decide.
+    jobs: int = 0
+    connections: int = 4
+    # Bytes a second over all connections; 0 for no limit.
+    bwlimit: int = 0
+    # Tries of one piece of work, the first included.
+    retries: int = 5
+    timeout_s: float = 30.0
+    allow_redirect: tuple[str, ...] = ()
+
+
+_LISTS = {"mirrors", "locals", "allow_redirect"}
+
+
+def merge_transport(
+    kept: Mapping[str, Any], environment: Mapping[str, str], flags: Mapping[str, Any]
+) -> Transport:
+    """Defaults < tree < environment < flags; a flag that is None or empty does not count."""
+    merged = Transport()
+    for origin, values in (
+        ("the tree's config.toml", kept),
+        ("the environment", _from_environment(environment)),
+        ("the flags", flags),
+    ):
+        known = {f.name for f in fields(Transport)}
+        given = {k: v for k, v in values.items() if k in known and v not in (None, (), [], "")}
+        try:
+            merged = replace(merged, **{k: _convert(k, v) for k, v in given.items()})
+        except (TypeError, ValueError) as error:
+            message = f"a transport setting in {origin} cannot be read: {error}"
+            raise ConfigError(message) from error
+    return merged
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    names = {f"BUCKETSYNC_{f.name.upper()}": f.name for f in fields(Transport)}
+    found: dict[str, Any] = {}
+    for variable, name in names.items():
+        if variable in environment:
+            text = environment[variable]
+            found[name] = text.split() if name in _LISTS else text
+    return found
+
+
+def _convert(name: str, value: Any) -> Any:  # noqa: ANN401 (text, number or list)
+    if name in _LISTS:
+        return tuple(str(item) for item in value)
+    if name == "bwlimit":
+        return parse_rate(str(value))
+    return float(value) if name == "timeout_s" else int(value)

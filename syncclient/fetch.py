@@ -1,0 +1,434 @@
+"""Carrying out one piece of work: fetch, hash, write, name.  Runs the same in a worker or in-process.
+
+A :class:`Batch` is some files of one pack, or one large file.  The runner asks other trees on this
+machine first, then the host: ranges of the pack, or loose files where the host has no packs.  BLAKE3 of
+the whole file is the last gate for every source.
+
+The event loop only moves bytes; hashing and writing happen in the runner's one disk thread, in which
+its stores live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from manifests import packs
+from manifests.columns import CHUNK_BYTES, U64
+from manifests.digest import digest_bytes
+from manifests.errors import StoreError, TransferError
+from syncclient.sources.http import HttpSource, Span
+from syncclient.store import Aside, Store
+from syncclient.tree import FileStat, hash_open, open_regular
+
+# Bytes held in memory for one range; also the largest file that is fetched in one go.
+RANGE_BYTES = CHUNK_BYTES
+# Chunks of a large file that one request asks for.
+_CHUNKS_A_REQUEST = 8
+_LOOSE_AT_ONCE = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Files of one folder: what they are, where they come from, where they go.
+
+    All lists have one item a file.  ``pack`` is the URL path of their pack, or "" if they have none;
+    ``urls`` are the loose paths.  ``replaces`` is what the plan saw under the name, None for nothing.
+    A file larger than RANGE_BYTES is alone in its batch; ``chunks`` are its chunk digests, if any.
+    """
+
+    number: int
+    # Variant and bucket, or "" and the path of an asset.
+    key: tuple[str, int | str]
+    root: str
+    folder: tuple[str, ...]
+    names: Sequence[str]
+    sizes: Sequence[int]
+    digests: Sequence[bytes]
+    mtime_ns: int
+    replaces: Sequence[FileStat | None]
+    urls: Sequence[str]
+    pack: str = ""
+    offsets: Sequence[int] = ()
+    chunks: bytes = b""
+    # Folders of other trees that may hold the same files, and whether to hard-link from them.
+    locals: tuple[str, ...] = ()
+    hard_link: bool = False
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of the sizes."""
+        return sum(self.sizes)
+
+    def subset(self, rows: Sequence[int], number: int) -> Batch:
+        """The same work for some of the files."""
+        return Batch(
+            number=number,
+            key=self.key,
+            root=self.root,
+            folder=self.folder,
+            names=[self.names[row] for row in rows],
+            sizes=[self.sizes[row] for row in rows],
+            digests=[self.digests[row] for row in rows],
+            mtime_ns=self.mtime_ns,
+            replaces=[self.replaces[row] for row in rows],
+            urls=[self.urls[row] for row in rows],
+            pack=self.pack,
+            offsets=[self.offsets[row] for row in rows] if self.offsets else (),
+            chunks=self.chunks,
+            locals=self.locals,
+            hard_link=self.hard_link,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why one file of a batch did not come; ``missing`` if the host says it has none."""
+
+    row: int
+    text: str
+    missing: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What became of a batch: rows that are in the tree now, problems, and bytes by source.
+
+    ``error`` ended the batch early; rows in neither list were not tried.
+    """
+
+    number: int
+    done: list[int] = field(default_factory=list)
+    linked: list[int] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    asides: list[Aside] = field(default_factory=list)
+    error: TransferError | StoreError | None = None
+    received_bytes: int = 0
+    requests: int = 0
+    local_bytes: int = 0
+    links: dict[str, int] = field(default_factory=dict)
+
+
+class Runner:
+    """Runs batches, several at a time; made once a process.  Enter it, then call :meth:`run`."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
+        self._stores: dict[str, Store] = {}
+
+    async def __aenter__(self) -> Runner:
+        """Nothing to open: stores are opened when a batch first needs them."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Wait for the disk thread and close the stores."""
+        await self.on_disk(self._close)
+        self._disk.shutdown()
+
+    def _close(self) -> None:
+        for store in self._stores.values():
+            store.__exit__()
+        self._stores.clear()
+
+    async def on_disk(self, function: Callable[[], T]) -> T:
+        """Run something in the disk thread, to its end even if the caller is cancelled."""
+        future = asyncio.get_running_loop().run_in_executor(self._disk, function)
+        return await asyncio.shield(future)
+
+    def store(self, root: str) -> Store:
+        """The store of a place; for the disk thread only."""
+        if root not in self._stores:
+            self._stores[root] = Store(Path(root), self._run).__enter__()
+        return self._stores[root]
+
+    async def run(self, batch: Batch, source: HttpSource | None) -> Outcome:
+        """Do as much of ``batch`` as can be done; never raises but for a cancel or a bug.
+
+        After a cancel every finished file is in the tree, and nothing else is visible.
+        """
+        outcome = Outcome(number=batch.number)
+        try:
+            rows = list(range(len(batch.names)))
+            if batch.locals:
+                rows = await self.on_disk(lambda: _from_trees(self, batch, outcome))
+            if source is None:
+                text = "no other tree on this machine holds it, and there is no host to ask"
+                outcome.problems += [Problem(row=row, text=text, missing=True) for row in rows]
+            elif rows:
+                await self._from_host(batch, rows, source, outcome)
+        except (TransferError, StoreError) as error:
+            outcome.error = error
+        if source is not None:
+            traffic = source.traffic.take()
+            outcome.received_bytes, outcome.requests = traffic.received_bytes, traffic.requests
+        return outcome
+
+    async def _from_host(
+        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
+    ) -> None:
+        if batch.sizes[rows[0]] > RANGE_BYTES:
+            await _LargeFile(self, batch, source, outcome).fetch()
+            return
+        if batch.pack and source.packs is not False:
+            try:
+                await self._from_pack(batch, rows, source, outcome)
+            except TransferError as error:
+                if not error.missing and error.status not in {200, 400, 416}:
+                    raise
+                # A plain host without packs, or a pack with a gap: loose files tell more exactly.
+                if error.status == 404 and source.packs is None:  # noqa: PLR2004
+                    source.packs = False
+                rows = [row for row in rows if row not in set(outcome.done)]
+            else:
+                return
+        await self._loose(batch, rows, source, outcome)
+
+    async def _from_pack(
+        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
+    ) -> None:
+        offsets: U64 = np.array([batch.offsets[row] for row in rows], np.uint64)
+        sizes: U64 = np.array([batch.sizes[row] for row in rows], np.uint64)
+        found = [run for run in packs.runs(offsets, sizes, max_bytes=RANGE_BYTES)]
+        spans: list[Span] = [(run.start, run.stop) for run in found if run.stop > run.start]
+        filled = [run for run in found if run.stop > run.start]
+        for run in found:
+            if run.stop == run.start:
+                await self._place(batch, rows[run.first : run.last], run.start, b"", outcome)
+        async with aclosing(source.ranges(batch.pack, spans)) as ranges:
+            async for index, data in ranges:
+                run = filled[index]
+                await self._place(batch, rows[run.first : run.last], run.start, data, outcome)
+        source.packs = True
+
+    async def _place(
+        self, batch: Batch, rows: list[int], start: int, data: bytes | bytearray, outcome: Outcome
+    ) -> None:
+        """Check and write the files of one range of a pack."""
+
+        def work() -> None:
+            store, view = self.store(batch.root), memoryview(data)
+            for row in rows:
+                begin = batch.offsets[row] - start
+                _place_checked(store, batch, row, view[begin : begin + batch.sizes[row]], outcome)
+
+        await self.on_disk(work)
+
+    async def _loose(
+        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
+    ) -> None:
+        """One request a file, some at a time; a file the host lacks does not stop the others."""
+        gate = asyncio.Semaphore(_LOOSE_AT_ONCE)
+
+        async def one(row: int) -> None:
+            async with gate:
+                try:
+                    data = await source.whole(batch.urls[row], batch.sizes[row])
+                except TransferError as error:
+                    if not error.missing:
+                        raise
+                    outcome.problems.append(Problem(row=row, text=str(error), missing=True))
+                    return
+                await self.on_disk(
+                    lambda: _place_checked(
+                        self.store(batch.root), batch, row, memoryview(data), outcome
+                    )
+                )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for row in rows:
+                    group.create_task(one(row))
+        except* (TransferError, StoreError) as errors:
+            raise _first(errors) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> TransferError | StoreError:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            return _first(error)
+        if isinstance(error, TransferError | StoreError):
+            return error
+    raise group
+
+
+def _place_checked(
+    store: Store, batch: Batch, row: int, data: memoryview, outcome: Outcome
+) -> None:
+    if digest_bytes(data) != batch.digests[row]:
+        text = f"{batch.urls[row]}: the bytes that came do not have the BLAKE3 of the manifest"
+        outcome.problems.append(Problem(row=row, text=text))
+        return
+    aside = store.place_bytes(
+        batch.folder,
+        batch.names[row],
+        data,
+        batch.digests[row],
+        batch.mtime_ns,
+        batch.replaces[row],
+    )
+    if aside is not None:
+        outcome.asides.append(aside)
+    outcome.done.append(row)
+
+
+def _from_trees(runner: Runner, batch: Batch, outcome: Outcome) -> list[int]:
+    """Take what other trees on this machine hold; the rows that none of them has."""
+    left = []
+    for row in range(len(batch.names)):
+        if not any(_from_tree(runner, batch, row, folder, outcome) for folder in batch.locals):
+            left.append(row)
+    return left
+
+
+def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Outcome) -> bool:
+    path = os.path.join(folder, batch.names[row])  # noqa: PTH118 (a hot loop over strings)
+    try:
+        fd = open_regular(path)
+    except OSError:
+        return False
+    try:
+        if os.fstat(fd).st_size != batch.sizes[row]:
+            return False
+        with suppress(StoreError):
+            if hash_open(fd, with_chunks=False).digest != batch.digests[row]:
+                return False
+            how, aside = runner.store(batch.root).place_copy(
+                fd,
+                batch.folder,
+                batch.names[row],
+                batch.digests[row],
+                batch.mtime_ns,
+                batch.replaces[row],
+                link_from=path if batch.hard_link else "",
+            )
+            outcome.links[how] = outcome.links.get(how, 0) + 1
+            outcome.asides += [aside] if aside else []
+            outcome.done.append(row)
+            outcome.linked.append(row)
+            outcome.local_bytes += batch.sizes[row]
+            return True
+    finally:
+        os.close(fd)
+    return False
+
+
+class _LargeFile:
+    """A file fetched by chunks into a staged part, which survives a crash and is hashed again then.
+
+    With chunk digests each chunk is checked when it arrives and only wrong or missing ones are
+    fetched: also from the file that stands there now, if it is damaged.  Without them (assets) the
+    part grows from its start, and only the whole file can be checked.
+    """
+
+    def __init__(
+        self, runner: Runner, batch: Batch, source: HttpSource, outcome: Outcome
+    ) -> None:
+        self._runner = runner
+        self._batch = batch
+        self._source = source
+        self._outcome = outcome
+        self._size = batch.sizes[0]
+        self._name = batch.names[0]
+        key = "/".join((*batch.folder, self._name)).encode() + batch.digests[0]
+        self._part = f"{digest_bytes(key).hex()[:32]}.part"
+
+    async def fetch(self) -> None:
+        """Bring the part to its end, check it whole, give it its name."""
+        fd = await self._runner.on_disk(self._open)
+        try:
+            for first, last in await self._runner.on_disk(lambda: self._missing(fd)):
+                await self._fetch_chunks(fd, first, last)
+            await self._runner.on_disk(lambda: self._finish(fd))
+        except _BadChunkError as error:
+            self._outcome.problems.append(Problem(row=0, text=str(error)))
+        finally:
+            await self._runner.on_disk(lambda: os.close(fd))
+
+    def _open(self) -> int:
+        fd = self._store.open_part(self._part)
+        if os.fstat(fd).st_size == 0 and self._batch.chunks:
+            with suppress(OSError, StoreError):
+                self._store.copy_into(fd, self._batch.folder, self._name)
+        if os.fstat(fd).st_size > self._size:
+            os.ftruncate(fd, self._size)
+        return fd
+
+    @property
+    def _store(self) -> Store:
+        return self._runner.store(self._batch.root)
+
+    def _count(self) -> int:
+        return -(-self._size // CHUNK_BYTES)
+
+    def _span(self, chunk: int) -> Span:
+        return chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, self._size)
+
+    def _missing(self, fd: int) -> list[Span]:
+        """Runs of chunks (first, last) still to be fetched, after reading what is staged."""
+        held = os.fstat(fd).st_size
+        if not self._batch.chunks:
+            # Whole chunks only: the end of what a crash left may be torn.
+            wanted = list(range(held // CHUNK_BYTES, self._count()))
+        else:
+            wanted = [chunk for chunk in range(self._count()) if not self._intact(fd, chunk, held)]
+        runs: list[Span] = []
+        for chunk in wanted:
+            if runs and runs[-1][1] == chunk and chunk - runs[-1][0] < _CHUNKS_A_REQUEST:
+                runs[-1] = (runs[-1][0], chunk + 1)
+            else:
+                runs.append((chunk, chunk + 1))
+        return runs
+
+    def _intact(self, fd: int, chunk: int, held: int) -> bool:
+        start, stop = self._span(chunk)
+        return stop <= held and digest_bytes(os.pread(fd, stop - start, start)) == self._expected(chunk)
+
+    def _expected(self, chunk: int) -> bytes:
+        return self._batch.chunks[32 * chunk : 32 * chunk + 32]
+
+    async def _fetch_chunks(self, fd: int, first: int, last: int) -> None:
+        spans = [self._span(chunk) for chunk in range(first, last)]
+        async with aclosing(self._source.stretch(self._batch.urls[0], spans)) as chunks:
+            async for index, data in chunks:
+                await self._runner.on_disk(
+                    lambda chunk=first + index, data=data: self._write(fd, chunk, data)  # type: ignore[misc]
+                )
+
+    def _write(self, fd: int, chunk: int, data: bytearray) -> None:
+        if self._batch.chunks and digest_bytes(data) != self._expected(chunk):
+            text = f"{self._batch.urls[0]}: chunk {chunk} does not have the BLAKE3 of the manifest"
+            raise _BadChunkError(text)
+        self._store.write_part(fd, data, self._span(chunk)[0])
+
+    def _finish(self, fd: int) -> None:
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.ftruncate(fd, self._size)
+        if hash_open(fd, with_chunks=False).digest != self._batch.digests[0]:
+            self._store.drop_part(self._part)
+            text = f"{self._batch.urls[0]}: the bytes that came do not have the BLAKE3 of the release"
+            raise _BadChunkError(text)
+        aside = self._store.place_staged(
+            self._part,
+            self._batch.folder,
+            self._name,
+            self._batch.digests[0],
+            self._batch.mtime_ns,
+            self._batch.replaces[0],
+        )
+        self._outcome.asides += [aside] if aside else []
+        self._outcome.done.append(0)
+
+
+class _BadChunkError(Exception):
+    """Wrong bytes of a large file; becomes a problem of its row."""

@@ -1,0 +1,110 @@
+"""Recording what was placed and removed, some seconds' worth at a time.
+
+A file that is in the tree but not recorded yet costs a reading of it after a crash, nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from manifests.columns import Entries
+from manifests.digest import DIGEST_BYTES
+from manifests.paths import parse_entry_name
+from syncclient.fetch import Batch
+from syncclient.plan import forget, merge_placed
+from syncclient.state import AssetRecord, State
+
+_FLUSH_S = 2.0
+
+Placed = tuple[int, str, int, bytes, int]
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What happened since the last flush, by variant and bucket, and by path of assets."""
+
+    placed: dict[tuple[str, int], list[Placed]] = field(default_factory=dict)
+    removed: dict[tuple[str, int], set[tuple[int, str]]] = field(default_factory=dict)
+    assets: dict[str, AssetRecord | None] = field(default_factory=dict)
+
+
+class Journal:
+    """Collects placed and removed files of one run; its notes are written to the state in a thread."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._notes = _Notes()
+        self._writing = asyncio.Lock()
+
+    def placed(self, batch: Batch, rows: Sequence[int]) -> None:
+        """Note files of a batch that have their final names now."""
+        variant, bucket = batch.key
+        if isinstance(bucket, str):
+            for row in rows:
+                self._notes.assets[bucket] = AssetRecord(
+                    size_bytes=batch.sizes[row],
+                    mtime_ns=batch.mtime_ns,
+                    digest=batch.digests[row],
+                )
+            return
+        noted = self._notes.placed.setdefault((variant, bucket), [])
+        for row in rows:
+            named = parse_entry_name(batch.names[row])
+            if named is not None:
+                noted.append((*named, batch.sizes[row], batch.digests[row], batch.mtime_ns))
+
+    def removed(self, variant: str, bucket: int, names: Sequence[str]) -> None:
+        """Note entries that were moved away."""
+        noted = self._notes.removed.setdefault((variant, bucket), set())
+        noted.update(named for name in names if (named := parse_entry_name(name)) is not None)
+
+    def asset_removed(self, path: str) -> None:
+        """Note an asset that was moved away."""
+        self._notes.assets[path] = None
+
+    async def keep_flushing(self) -> None:
+        """Flush every two seconds until cancelled."""
+        while True:
+            await asyncio.sleep(_FLUSH_S)
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Write everything noted so far, in one transaction, even if the caller is cancelled."""
+        async with self._writing:
+            notes, self._notes = self._notes, _Notes()
+            await asyncio.shield(asyncio.to_thread(self._write, notes))
+
+    def _write(self, notes: _Notes) -> None:
+        with self._state.transaction():
+            for path, asset in notes.assets.items():
+                self._state.store_asset(path, asset)
+            for key in notes.placed.keys() | notes.removed.keys():
+                record = self._state.load(*key)
+                if key in notes.removed:
+                    record = forget(record, notes.removed[key])
+                if key in notes.placed:
+                    placed = notes.placed[key]
+                    mtimes = np.array([row[4] for row in placed], np.int64)
+                    record = merge_placed(record, _columns(placed), mtimes)
+                self._state.store(*key, record)
+
+
+def _columns(placed: list[Placed]) -> Entries:
+    """Placed files as columns; a file placed twice (two hosts were asked) counts once."""
+    unique = {(row[0], row[1]): row for row in placed}
+    rows = list(unique.values())
+    table = list(dict.fromkeys(row[1] for row in rows))
+    return Entries(
+        extensions=tuple(table),
+        ids=np.array([row[0] for row in rows], np.uint32),
+        sizes=np.array([row[2] for row in rows], np.uint64),
+        exts=np.array([table.index(row[1]) for row in rows], np.uint8),
+        digests=np.frombuffer(b"".join(row[3] for row in rows), np.uint8).reshape(-1, DIGEST_BYTES),
+        offsets=np.zeros(len(rows), np.uint64),
+        layers=np.zeros(len(rows), np.uint16),
+        chunks=np.empty((0, DIGEST_BYTES), np.uint8),
+    )

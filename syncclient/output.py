@@ -1,0 +1,92 @@
+"""What a command says: results and JSON lines to stdout, everything for human eyes to stderr.
+
+With ``--json`` stdout has one object a line, the last one the summary; nothing else is printed there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from manifests.errors import ExitCode, SyncError
+
+
+class Output:
+    """Where one run of a verb reports to; ``summary`` fields are kept until :meth:`close`."""
+
+    def __init__(self, verb: str, *, json: bool = False, verbosity: int = 0) -> None:
+        self.verb = verb
+        self.json = json
+        self.verbosity = verbosity
+        self._summary: dict[str, Any] = {}
+
+    def event(self, name: str, **fields: Any) -> None:  # noqa: ANN401 (JSON values)
+        """One JSON line, if JSON is wanted."""
+        if self.json:
+            line = orjson.dumps({"event": name, **fields}, option=orjson.OPT_SERIALIZE_NUMPY)
+            sys.stdout.write(line.decode() + "\n")
+            sys.stdout.flush()
+
+    def result(self, text: str) -> None:
+        """A result for people, on stdout; scripts read the summary instead."""
+        if not self.json:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    def say(self, text: str) -> None:
+        """A notice for people, on stderr; silent with ``-q``."""
+        if self.verbosity >= 0:
+            self._print(text)
+
+    def detail(self, text: str) -> None:
+        """A notice that only ``-v`` shows."""
+        if self.verbosity > 0:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """Something the user must know, also with ``-q``; in JSON an event ``warning``."""
+        self.event("warning", message=text)
+        self._print(text, style="yellow")
+
+    def error(self, error: SyncError) -> None:
+        """Why the run ended; in JSON an event ``error``."""
+        self.event("error", message=error.message, hint=error.hint, kind=type(error).__name__)
+        self._print(f"error: {error.message}", style="bold red")
+        if error.hint:
+            self._print(f"       {error.hint}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """A table for people, on stderr; numbers are recognised and set to the right."""
+        if self.verbosity < 0:
+            return
+        from rich.console import Console  # noqa: PLC0415 (0.1 s that --json runs need not spend)
+        from rich.table import Table  # noqa: PLC0415
+
+        table = Table(title=title, title_justify="left")
+        shown = [list(row) for row in rows]
+        for place, name in enumerate(columns):
+            numeric = all(row[place][:1].isdigit() for row in shown if row[place])
+            table.add_column(name, justify="right" if numeric and shown else "left")
+        for row in shown:
+            table.add_row(*row)
+        Console(stderr=True).print(table)
+
+    def summary(self, **fields: Any) -> None:  # noqa: ANN401 (JSON values)
+        """Fields of the last JSON line; a later call overrides an earlier one."""
+        self._summary.update(fields)
+
+    def close(self, exit_code: ExitCode) -> None:
+        """Print the summary line."""
+        self.event("summary", verb=self.verb, exit_code=int(exit_code), **self._summary)
+
+    def _print(self, text: str, style: str = "") -> None:
+        if style and sys.stderr.isatty():
+            from rich.console import Console  # noqa: PLC0415
+
+            Console(stderr=True, highlight=False).print(text, style=style, markup=False)
+        else:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()

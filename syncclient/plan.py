@@ -1,0 +1,274 @@
+"""Wanted minus have: what must happen in one bucket.  Pure; columns in, row numbers out.
+
+A file on disk is one of
+
+* *known*: our record of its size and mtime holds, so its digest is known without reading it;
+* *unknown*: it must be read before anything is decided, unless its size already tells;
+* *foreign*: read, and its digest is that of no layer's entry at this path.  It is the user's.
+
+:func:`compare` decides all that needs no reading and names what to read; :func:`settle` takes the digests
+and finishes.  The same two functions serve clone, upgrade, adopt, status and apply.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests.columns import I64, U32, U64, Bools, Entries
+from manifests.digest import DIGEST_BYTES
+from syncclient.release import BucketView
+from syncclient.state import Record
+from syncclient.tree import FileStat, Listing
+
+Rows = npt.NDArray[np.intp]
+_NONE = np.empty(0, np.intp)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Comparison:
+    """One bucket before unknown files are read.
+
+    ``wanted_at`` (wanted rows,) is the listing row of each wanted file, -1 for none.  ``known`` (listing
+    rows,) is the record row that holds, -1 for none.  ``unread`` are listing rows to be hashed.
+    """
+
+    view: BucketView
+    listing: Listing
+    record: Record
+    wanted_at: Rows
+    known: Rows
+    unread: Rows
+
+    def unread_names(self) -> list[str]:
+        """Names of the files to be hashed."""
+        return [self.listing.name(int(row)) for row in self.unread]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BucketPlan:
+    """What is to do in one bucket.
+
+    Rows of ``view.wanted``: ``keep`` is right as it is; ``add`` is not there; ``change`` stands there
+    in a version of ours; ``foreign`` is taken by a file of the user's; ``unavailable`` is not there and
+    can be had nowhere.  Rows of ``listing``: ``remove`` is ours and no longer wanted, ``extra`` is the
+    user's.  ``digests`` (listing rows, 32) are known where ``ours`` is true.
+    """
+
+    variant: str
+    bucket: int
+    view: BucketView
+    listing: Listing
+    keep: Rows
+    add: Rows
+    change: Rows
+    foreign: Rows
+    unavailable: Rows
+    remove: Rows
+    extra: Rows
+    wanted_at: Rows
+    ours: Bools
+    digests: npt.NDArray[np.uint8]
+    hashed: Bools
+    folder_mtime_ns: int
+
+    @property
+    def fetch(self) -> Rows:
+        """Wanted rows whose bytes are needed, ascending."""
+        return np.sort(np.concatenate([self.add, self.change, self.foreign]))
+
+    @property
+    def fetch_bytes(self) -> int:
+        """Bytes of those."""
+        return int(self.view.wanted.sizes[self.fetch].sum())
+
+    def replaces(self, row: int) -> FileStat | None:
+        """What may be replaced under the name of a wanted row: our own older or damaged file."""
+        at = int(self.wanted_at[row])
+        if at < 0 or row in self.foreign:
+            return None
+        return self.stat(at)
+
+    def stat(self, row: int) -> FileStat:
+        """Size, mtime and inode of a listed file."""
+        listing = self.listing
+        return FileStat(int(listing.sizes[row]), int(listing.mtimes[row]), int(listing.inodes[row]))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is to fetch and nothing of ours is to remove."""
+        return not (len(self.add) or len(self.change) or len(self.foreign) or len(self.remove))
+
+
+def _keys(ids: U32, exts: npt.NDArray[np.integer[Any]], names: tuple[str, ...], table: list[str]) -> U64:
+    """Id and extension as one number, with one numbering of extensions for all columns."""
+    codes = np.array([table.index(name) for name in names] or [0], np.uint64)
+    keys: U64 = (ids.astype(np.uint64) << np.uint64(16)) | codes[exts]
+    return keys
+
+
+def _find(needles: U64, hay: U64) -> Rows:
+    """The place of each needle in ``hay`` (unique, any order), -1 for none."""
+    if not len(hay):
+        return np.full(len(needles), -1, np.intp)
+    order = np.argsort(hay, kind="stable")
+    place = np.minimum(np.searchsorted(hay, needles, sorter=order), len(hay) - 1)
+    found = order[place]
+    return np.where(hay[found] == needles, found, -1)
+
+
+def _table(*parts: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(name for part in parts for name in part))
+
+
+def compare(view: BucketView, listing: Listing, record: Record) -> Comparison:
+    """Match wanted, listed and recorded files by path; say which must be read."""
+    wanted, history = view.wanted, view.history
+    table = _table(wanted.extensions, listing.extensions, record.extensions, history.extensions)
+    listed = _keys(listing.ids, listing.exts, listing.extensions, table)
+    recorded = _keys(record.ids, record.exts, record.extensions, table)
+    known = _find(listed, recorded)
+    holds = known >= 0
+    rows = known[holds]
+    holds[holds] = (record.sizes[rows] == listing.sizes[holds]) & (
+        record.mtimes[rows] == listing.mtimes[holds]
+    )
+    known = np.where(holds, known, -1)
+    once = _keys(history.ids, history.exts, history.extensions, table)
+    possible = _in_pairs(listed, listing.sizes, once, history.sizes)
+    return Comparison(
+        view=view,
+        listing=listing,
+        record=record,
+        wanted_at=_find(_keys(wanted.ids, wanted.exts, wanted.extensions, table), listed),
+        known=known,
+        unread=np.flatnonzero(~holds & possible),
+    )
+
+
+def _in_pairs(keys: U64, values: U64, known_keys: U64, known_values: U64) -> Bools:
+    """Which (key, value) pairs are among the known pairs."""
+    pair = np.dtype([("key", np.uint64), ("value", np.uint64)])
+    needles, hay = np.empty(len(keys), pair), np.empty(len(known_keys), pair)
+    needles["key"], needles["value"] = keys, values
+    hay["key"], hay["value"] = known_keys, known_values
+    return np.isin(needles, hay)
+
+
+def settle(
+    variant: str, bucket: int, comparison: Comparison, digests: dict[int, bytes]
+) -> BucketPlan:
+    """Finish a comparison with the digests of its unread rows; a row that is missing there (it could
+    not be read, or vanished) counts as foreign."""
+    view, listing = comparison.view, comparison.listing
+    known = comparison.known >= 0
+    found = np.zeros((len(listing), DIGEST_BYTES), np.uint8)
+    found[known] = comparison.record.digests[comparison.known[known]]
+    hashed = np.zeros(len(listing), np.bool_)
+    for row, digest in digests.items():
+        found[row] = np.frombuffer(digest, np.uint8)
+        hashed[row] = True
+    ours = known.copy()
+    ours[hashed] = _in_history(view.history, listing, np.flatnonzero(hashed), found)
+    at = comparison.wanted_at
+    there = at >= 0
+    right = there.copy()
+    right[there] = ours[at[there]] & (
+        (found[at[there]] == view.wanted.digests[there]).all(axis=1)
+        & (listing.sizes[at[there]] == view.wanted.sizes[there])
+    )
+    mine = there.copy()
+    mine[there] = ours[at[there]]
+    lost = view.absent & ~right
+    wanted_rows = np.zeros(len(listing), np.bool_)
+    wanted_rows[at[there]] = True
+    return BucketPlan(
+        variant=variant,
+        bucket=bucket,
+        view=view,
+        listing=listing,
+        keep=np.flatnonzero(right),
+        add=np.flatnonzero(~there & ~lost),
+        change=np.flatnonzero(there & ~right & mine & ~lost),
+        foreign=np.flatnonzero(there & ~right & ~mine & ~lost),
+        unavailable=np.flatnonzero(lost),
+        remove=np.flatnonzero(ours & ~wanted_rows),
+        extra=np.flatnonzero(~ours & ~wanted_rows),
+        wanted_at=at,
+        ours=ours,
+        digests=found,
+        hashed=hashed,
+        folder_mtime_ns=listing.folder_mtime_ns,
+    )
+
+
+def _in_history(
+    history: Entries, listing: Listing, rows: Rows, digests: npt.NDArray[np.uint8]
+) -> Bools:
+    """Whether each listed row has the digest of some layer's entry at its very path."""
+    if not len(rows):
+        return np.zeros(0, np.bool_)
+    wide = np.dtype([("key", np.uint64), ("digest", f"V{DIGEST_BYTES}")])
+    table = _table(listing.extensions, history.extensions)
+    needles, hay = np.empty(len(rows), wide), np.empty(len(history), wide)
+    needles["key"] = _keys(listing.ids[rows], listing.exts[rows], listing.extensions, table)
+    needles["digest"] = np.ascontiguousarray(digests[rows]).view(f"V{DIGEST_BYTES}")[:, 0]
+    hay["key"] = _keys(history.ids, history.exts, history.extensions, table)
+    hay["digest"] = np.ascontiguousarray(history.digests).view(f"V{DIGEST_BYTES}")[:, 0]
+    known = set(hay.tobytes()[i : i + wide.itemsize] for i in range(0, hay.nbytes, wide.itemsize))
+    data, step = needles.tobytes(), wide.itemsize
+    return np.array([data[i * step : (i + 1) * step] in known for i in range(len(rows))], np.bool_)
+
+
+def record_after(plan: BucketPlan, mtimes: I64, folder_mtime_ns: int, settled: str) -> Record:
+    """The record of a bucket as it was found: every file of ours.
+
+    ``mtimes`` (listing rows,) and ``folder_mtime_ns`` are what may be believed of them.
+    """
+    rows = np.flatnonzero(plan.ours)
+    listing = plan.listing
+    return Record(
+        extensions=listing.extensions,
+        ids=listing.ids[rows],
+        exts=listing.exts[rows],
+        sizes=listing.sizes[rows],
+        mtimes=mtimes[rows],
+        digests=plan.digests[rows],
+        folder_mtime_ns=folder_mtime_ns,
+        settled=settled,
+        files=len(plan.keep),
+    )
+
+
+def merge_placed(record: Record, placed: Entries, mtime_ns: I64) -> Record:
+    """A record with files that were placed since: rows of ``placed``, with the mtimes they were given."""
+    table = _table(record.extensions, placed.extensions)
+    old = _keys(record.ids, record.exts, record.extensions, table)
+    new = _keys(placed.ids, placed.exts, placed.extensions, table)
+    keep = ~np.isin(old, new)
+    return Record(
+        extensions=tuple(table),
+        ids=np.concatenate([record.ids[keep], placed.ids]),
+        exts=np.concatenate([old[keep], new]).astype(np.uint16),
+        sizes=np.concatenate([record.sizes[keep], placed.sizes]),
+        mtimes=np.concatenate([record.mtimes[keep], mtime_ns]),
+        digests=np.concatenate([record.digests[keep], placed.digests]),
+    )
+
+
+def forget(record: Record, names: set[tuple[int, str]]) -> Record:
+    """A record without some files, each an id and an extension."""
+    pairs = zip(record.ids.tolist(), record.exts.tolist(), strict=True)
+    stay = [(post_id, record.extensions[ext]) not in names for post_id, ext in pairs]
+    keep = np.array(stay, np.bool_)
+    return Record(
+        extensions=record.extensions,
+        ids=record.ids[keep],
+        exts=record.exts[keep],
+        sizes=record.sizes[keep],
+        mtimes=record.mtimes[keep],
+        digests=record.digests[keep],
+    )

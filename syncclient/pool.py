@@ -1,0 +1,103 @@
+"""Blocking work off the event loop: threads for little of it, processes for much.
+
+Listing a folder is Python and gains nothing from threads; hashing small files neither.  A process costs
+0.3 s to start, so it pays from some ten thousand files on (measured; docs/explanation/performance.md).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from manifests.errors import StoreError
+from syncclient.tree import Listing, hash_open, list_bucket, open_below, open_regular
+
+_FILES_WORTH_PROCESSES = 30_000
+# Results waiting to be taken, for each process: bounds memory, keeps all of them busy.
+_AHEAD = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Pool:
+    """An executor chosen by the amount of work; use as a context manager."""
+
+    def __init__(self, files: int, jobs: int = 0) -> None:
+        self.jobs = jobs or min(os.cpu_count() or 1, 8)
+        self._executor: Executor
+        if files >= _FILES_WORTH_PROCESSES and self.jobs > 1:
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self.jobs, mp_context=context)
+        else:
+            self._executor = ThreadPoolExecutor(self.jobs)
+
+    def __enter__(self) -> Pool:
+        """Nothing is started before the first task."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give up what has not begun; wait for the rest."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, function: Callable[..., R], *args: object) -> Future[R]:
+        """Start one task."""
+        return self._executor.submit(function, *args)
+
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results in order; only so many tasks ahead as keep every process busy."""
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(self._executor.submit(function, item))
+            if len(waiting) > _AHEAD * self.jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+FolderTask = tuple[str, tuple[str, ...]]
+HashTask = tuple[str, tuple[str, ...], list[str]]
+
+
+def list_task(task: FolderTask) -> Listing:
+    """The listing of one bucket folder: (root, folder names)."""
+    try:
+        return list_bucket(*task)
+    except OSError as error:
+        message = f"{Path(task[0], *task[1])}: {error.strerror}"
+        raise StoreError(
+            message, hint="A folder that cannot be listed is never read as empty."
+        ) from error
+
+
+def hash_task(task: HashTask) -> list[bytes | None]:
+    """Digests of some files of one folder; None for one that cannot be read or is changing."""
+    root, parts, names = task
+    try:
+        root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            folder = open_below(root_fd, parts)
+        finally:
+            os.close(root_fd)
+    except FileNotFoundError:
+        return [None] * len(names)
+    try:
+        return [_digest(name, folder) for name in names]
+    finally:
+        os.close(folder)
+
+
+def _digest(name: str, folder: int) -> bytes | None:
+    with suppress(OSError, StoreError):
+        fd = open_regular(name, dir_fd=folder)
+        try:
+            return hash_open(fd, with_chunks=False).digest
+        finally:
+            os.close(fd)
+    return None

@@ -1,0 +1,295 @@
+"""A release as the client reads it: descriptor, cached manifests, entries bucket by bucket.
+
+Manifests are kept as sparse files, one an object, at their full length; frames are written where they
+belong as they arrive.  Nothing remembers which are there: each frame is checked against its BLAKE3
+whenever it is read, and one that does not match (a hole, a torn write, a bad disk) is simply not there.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from manifests import manifest
+from manifests.columns import U32, Entries, concat, empty
+from manifests.digest import Digest
+from manifests.errors import ManifestError, StoreError
+from manifests.layers import LayerPart, compose
+from manifests.manifest import Header, Removed
+from manifests.model import Descriptor, ManifestRef
+from manifests.notices import Notices
+from syncclient.hosts import Hosts
+from syncclient.selection import Selection
+
+# A request for manifest bytes: large enough for few round trips, small enough to lose little.
+_REQUEST_BYTES = 4 * 2**20
+# Two missing frames closer than this are fetched with what lies between.
+_JOIN_BYTES = 2048
+
+
+def object_path(digest: Digest) -> str:
+    """Where an object lies on a host."""
+    return f"objects/{digest.hex[:2]}/{digest.hex}"
+
+
+class CachedManifest:
+    """One manifest in the cache: its header in memory, its frames in a mapped sparse file."""
+
+    def __init__(self, path: Path, ref: ManifestRef, name: str) -> None:
+        self._path = path
+        self._ref = ref
+        self.name = name
+        self._header: Header | None = None
+        self._removed: Removed | None = None
+        self._map: mmap.mmap | None = None
+
+    @property
+    def header(self) -> Header:
+        """The header; :meth:`ensure` must have been awaited."""
+        if self._header is None:
+            message = f"the manifest {self.name} is not in the cache"
+            raise StoreError(message, hint="Run the command while a host can be reached.")
+        return self._header
+
+    def _read(self, start: int, length: int) -> bytes:
+        if self._map is None:
+            try:
+                with self._path.open("rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except (OSError, ValueError):
+                return b""
+        return self._map[start : start + length]
+
+    def _load_header(self) -> bool:
+        if self._header is None:
+            with suppress(ManifestError):
+                data = self._read(0, self._ref.header_bytes)
+                # A wrong digest is a hole to fill; anything else that is wrong is the publisher's.
+                if Digest.of(data) == self._ref.header_digest:
+                    self._header = manifest.decode_header(data, self._ref, self.name)
+        return self._header is not None
+
+    def rows_held(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which frames are in the cache and intact."""
+        header, starts = self.header, self.header.row_start
+        intact = [
+            manifest.frame_is_intact(
+                header, row, self._read(int(starts[row]), int(header.row_length[row]))
+            )
+            for row in rows.tolist()
+        ]
+        return np.array(intact, np.bool_)
+
+    def removed(self) -> Removed:
+        """The ids that this layer takes away."""
+        if self._removed is None:
+            header = self.header
+            data = self._read(header.removed_start, header.removed_length)
+            self._removed = manifest.decode_removed(header, data, self.name)
+        return self._removed
+
+    def entries(self, rows: Sequence[int], layer: int) -> Entries:
+        """The entries of some frames, all of which must be held."""
+        header, starts = self.header, self.header.row_start
+        frames = [self._read(int(starts[row]), int(header.row_length[row])) for row in rows]
+        return manifest.decode_rows(header, rows, frames, layer, self.name)
+
+    # ----------------------------------------------------------------- filling the cache
+
+    async def ensure(self, hosts: Hosts | None, wish: Selection) -> None:
+        """Fetch what is missing of the header, the removed ids and the frames that ``wish`` needs.
+
+        ManifestError if the publisher's bytes are wrong, TransferError if no host has them,
+        StoreError where ``hosts`` is None and something is missing.
+        """
+        if not self._load_header():
+            await self._fetch_header(hosts)
+        header = self.header
+        tail = (header.removed_start, header.size_bytes)
+        spans = self._missing_spans(wanted_rows(header, wish))
+        if tail[1] > tail[0] and not self._removed_held():
+            spans.append(tail)
+        if spans:
+            await self._fetch(hosts, spans)
+
+    def _removed_held(self) -> bool:
+        try:
+            self.removed()
+        except ManifestError:
+            return False
+        return True
+
+    def _missing_spans(self, rows: npt.NDArray[np.intp]) -> list[tuple[int, int]]:
+        missing = rows[~self.rows_held(rows)] if len(rows) else rows
+        starts = self.header.row_start
+        spans: list[tuple[int, int]] = []
+        for start, stop in zip(starts[missing].tolist(), starts[missing + 1].tolist(), strict=True):
+            near = spans and start - spans[-1][1] <= _JOIN_BYTES
+            if near and stop - spans[-1][0] <= _REQUEST_BYTES:
+                spans[-1] = (spans[-1][0], stop)
+            else:
+                spans.append((start, stop))
+        return spans
+
+    async def _fetch_header(self, hosts: Hosts | None) -> None:
+        span = (0, self._ref.header_bytes)
+        await self._fetch(hosts, [span])
+        if not self._load_header():
+            data = self._read(*span)
+            self._header = manifest.decode_header(data, self._ref, self.name)
+
+    async def _fetch(self, hosts: Hosts | None, spans: list[tuple[int, int]]) -> None:
+        if hosts is None:
+            message = f"the manifest {self.name} is not all in the cache"
+            raise StoreError(message, hint="Run the command while a host can be reached.")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.ftruncate(fd, self._ref.size_bytes)
+
+            def take(index: int, data: bytearray) -> None:
+                self._check(spans[index][0], data)
+                os.pwrite(fd, data, spans[index][0])
+
+            await hosts.spans(object_path(self._ref.digest), spans, take)
+        except OSError as error:
+            message = f"{self._path}: {error.strerror or error}"
+            raise StoreError(message) from error
+        finally:
+            os.close(fd)
+        self._unmap()
+
+    def _check(self, start: int, data: bytearray) -> None:
+        """Refuse a host's bytes before they are written: header, or whole frames, or the tail."""
+        if self._header is None:
+            if Digest.of(data) != self._ref.header_digest:
+                raise ManifestError(f"{self.name}.header", "not the bytes that the descriptor names")
+            return
+        header, view = self._header, memoryview(data)
+        row = int(np.searchsorted(header.row_start, start))
+        position = 0
+        while position < len(data) and row < len(header):
+            length = int(header.row_length[row])
+            if not manifest.frame_is_intact(header, row, view[position : position + length]):
+                raise ManifestError(f"{self.name}.rows[{row}]", "not the bytes that the header names")
+            position, row = position + length, row + 1
+        if position < len(data) and Digest.of(view[position:]) != header.removed_digest:
+            raise ManifestError(f"{self.name}.removed", "not the bytes that the header names")
+
+    def _unmap(self) -> None:
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
+    def close(self) -> None:
+        """Let go of the mapped file."""
+        self._unmap()
+
+
+def wanted_rows(header: Header, wish: Selection) -> npt.NDArray[np.intp]:
+    """The frames that can hold what is selected."""
+    if wish.ids is not None:
+        rows = header.rows_of_ids(wish.ids)
+    else:
+        rows = np.arange(len(header))
+    if wish.buckets is not None:
+        bucket = header.row_bucket[rows]
+        rows = rows[(bucket >= wish.buckets[0]) & (bucket <= wish.buckets[1])]
+    return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BucketView:
+    """One bucket of a release: what is wanted, and what its layers ever held there.
+
+    ``absent`` marks wanted entries that the publisher says are unavailable.  ``history`` has every
+    entry of every layer at these ids, also superseded ones; a file with such a digest is ours.
+    """
+
+    wanted: Entries
+    absent: npt.NDArray[np.bool_]
+    history: Entries
+
+
+class ReleaseView:
+    """The entries of one release for one selection; :meth:`open` it first."""
+
+    def __init__(
+        self, descriptor: Descriptor, notices: Notices, wish: Selection, cache: Path
+    ) -> None:
+        self.descriptor = descriptor
+        self.wish = wish
+        self.variants = wish.variants_of(descriptor.variants)
+        self.buckets = wish.bucket_numbers(descriptor.layout.buckets)
+        self._notices = notices
+        self._held: dict[str, list[tuple[int, CachedManifest]]] = {}
+        for variant in self.variants:
+            self._held[variant] = [
+                (number, CachedManifest(_cache_path(cache, ref.digest), ref, f"{layer.name}/{variant}"))
+                for number, layer in enumerate(descriptor.layers)
+                if (ref := layer.manifests.get(variant)) is not None
+            ]
+
+    async def open(self, hosts: Hosts | None) -> None:
+        """Bring every manifest that is needed into the cache."""
+        for cached in self._held.values():
+            for _, one in cached:
+                await one.ensure(hosts, self.wish)
+                if one.header.buckets != self.descriptor.layout.buckets:
+                    raise ManifestError(one.name, "has another number of buckets than its release")
+
+    def close(self) -> None:
+        """Let go of mapped files."""
+        for cached in self._held.values():
+            for _, one in cached:
+                one.close()
+
+    def bucket(self, variant: str, bucket: int) -> BucketView:
+        """Compose one bucket and cut it to the selection."""
+        parts: list[LayerPart] = []
+        everything: list[Entries] = []
+        for number, cached in self._held[variant]:
+            rows = self._rows(cached.header, bucket)
+            entries = cached.entries(rows, number)
+            everything.append(entries)
+            removed = cached.removed().ids
+            gone = removed[removed % np.uint32(self.descriptor.layout.buckets) == bucket]
+            parts.append(LayerPart(entries=entries, removed_ids=gone))
+        if not parts:
+            return BucketView(wanted=empty(), absent=np.zeros(0, np.bool_), history=empty())
+        wanted = self._cut(compose(parts, self.descriptor.layout.buckets))
+        return BucketView(
+            wanted=wanted, absent=self._absent(variant, wanted), history=concat(everything)
+        )
+
+    def _rows(self, header: Header, bucket: int) -> Sequence[int]:
+        rows = header.rows_of_bucket(bucket)
+        if self.wish.ids is None:
+            return rows
+        ids = self.wish.ids
+        mine = ids[ids % np.uint32(self.descriptor.layout.buckets) == bucket]
+        needed = header.rows_of_ids(mine)
+        return [int(row) for row in needed if rows.start <= row < rows.stop]
+
+    def _cut(self, entries: Entries) -> Entries:
+        wants = self.wish.wants_ids(entries.ids)
+        return entries if wants is None else entries.take(wants)
+
+    def _absent(self, variant: str, wanted: Entries) -> npt.NDArray[np.bool_]:
+        absent = np.zeros(len(wanted), np.bool_)
+        for number, layer in enumerate(self.descriptor.layers):
+            ids: U32 = self._notices.absent_ids(layer.name, variant)
+            if len(ids):
+                absent |= (wanted.layers == number) & np.isin(wanted.ids, ids)
+        return absent
+
+
+def _cache_path(cache: Path, digest: Digest) -> Path:
+    return cache / digest.hex[:2] / digest.hex

@@ -1,0 +1,89 @@
+"""What a user wants of a release: variants, buckets, ids.  Pure; kept with the tree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from manifests.columns import U32, Bools
+from manifests.errors import ConfigError
+from manifests.paths import MAX_ID
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Selection:
+    """``None`` stands for "all".  ``buckets`` is (first, last), both included; ``ids`` ascending, unique."""
+
+    variants: tuple[str, ...] | None = None
+    buckets: tuple[int, int] | None = None
+    ids: U32 | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the variants are wanted whole; then the release's assets come too."""
+        return self.buckets is None and self.ids is None
+
+    def variants_of(self, available: Sequence[str]) -> tuple[str, ...]:
+        """The wanted variants; ConfigError for one that the release does not have."""
+        if self.variants is None:
+            return tuple(available)
+        for name in self.variants:
+            if name not in available:
+                message = f"the release has no variant {name!r}, but {', '.join(available)}"
+                raise ConfigError(message)
+        return self.variants
+
+    def bucket_numbers(self, buckets: int) -> list[int]:
+        """The buckets that can hold a wanted entry, ascending."""
+        first, last = self.buckets or (0, buckets - 1)
+        if last >= buckets:
+            message = f"bucket {last} does not exist: the dataset has {buckets}, from 0"
+            raise ConfigError(message)
+        numbers = np.arange(first, last + 1)
+        if self.ids is not None:
+            numbers = np.intersect1d(numbers, self.ids % np.uint32(buckets))
+        return [int(number) for number in numbers]
+
+    def wants_ids(self, ids: U32) -> Bools | None:
+        """Which of ``ids`` are wanted, or None for all of them."""
+        return None if self.ids is None else np.isin(ids, self.ids, assume_unique=True)
+
+    def describe(self) -> str:
+        """One line for people."""
+        parts = [f"variants {', '.join(self.variants)}" if self.variants else "all variants"]
+        if self.buckets:
+            parts.append(f"buckets {self.buckets[0]} to {self.buckets[1]}")
+        if self.ids is not None:
+            parts.append(f"{len(self.ids):,} ids")
+        return ", ".join(parts)
+
+
+def parse_buckets(text: str) -> tuple[int, int]:
+    """``0..99`` or ``7`` as (first, last); ConfigError for anything else."""
+    first, dots, last = text.partition("..")
+    last = last if dots else first
+    if not (_NUMBER.fullmatch(first) and _NUMBER.fullmatch(last)) or int(first) > int(last):
+        message = f"{text!r} is not a range of buckets"
+        raise ConfigError(message, hint="Write one bucket, 7, or a range, 0..99.")
+    return int(first), int(last)
+
+
+def parse_ids(text: str, source: str) -> U32:
+    """Ids separated by white space or commas, ``#`` begins a comment; ascending and unique.
+
+    Also reads lists of paths, as rsync's ``--files-from`` takes them (``original/0999/1999.png``).
+    """
+    found: list[int] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        for word in line.partition("#")[0].replace(",", " ").split():
+            stem = word.rpartition("/")[2].partition(".")[0]
+            if _NUMBER.fullmatch(stem) is None or not 1 <= int(stem) <= MAX_ID:
+                message = f"{source}:{number}: {word[:80]!r} is not an id"
+                raise ConfigError(message, hint="One id or path a line; '#' begins a comment.")
+            found.append(int(stem))
+    return np.unique(np.array(found, np.uint32))

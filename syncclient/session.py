@@ -1,0 +1,336 @@
+"""One run on one tree: its lock, settings, state, hosts and trust, opened together and closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from manifests.digest import Digest
+from manifests.errors import (
+    ConfigError,
+    ExitCode,
+    ManifestError,
+    StoreError,
+    SyncError,
+    TransferError,
+    TrustError,
+)
+from manifests.model import MAX_DESCRIPTOR_BYTES, Descriptor
+from manifests.notices import MAX_NOTICES_BYTES, Notices
+from syncclient.config import CONFIG_NAME, Transport, TreeConfig, private_folder, save_tree_config
+from syncclient.documents import write_durably
+from syncclient.events import Listener, Notice, Phase
+from syncclient.hosts import Hosts
+from syncclient.places import Places
+from syncclient.sources.http import HttpOptions
+from syncclient.state import STATE_NAME, State
+from syncclient.store import run_name, sync_file_system
+from syncclient.trust import (
+    Fetch,
+    Pin,
+    ReleaseTarget,
+    Signed,
+    TrustStore,
+    fetch_target,
+    pin_root,
+    refresh,
+    stored,
+    supports_symlinks,
+)
+
+T = TypeVar("T")
+_NOTICES_NAME = "notices"
+_UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """Where a tree's own records lie: in the tree, or in a folder the user named for them."""
+
+    private: Path
+    records: Path
+
+    @property
+    def trust(self) -> Path:
+        """The pinned root and TUF's metadata; not a cache."""
+        return self.records / "tuf"
+
+    @property
+    def cache(self) -> Path:
+        """Manifests by digest; a cache."""
+        return self.records / "cache"
+
+    @property
+    def releases(self) -> Path:
+        """Descriptors that were verified, by release; proof in themselves."""
+        return self.records / "releases"
+
+    @property
+    def state(self) -> Path:
+        """The state file; a cache."""
+        return self.records / STATE_NAME
+
+
+def folders_of(tree: Path, state_dir: Path | None) -> Folders:
+    """The folders of a tree; a state folder is split by tree, so that it can serve several."""
+    private = private_folder(tree)
+    if state_dir is None:
+        return Folders(private=private, records=private)
+    name = Digest.of(os.fsencode(tree.resolve())).hex[:16]
+    return Folders(private=private, records=state_dir / f"{tree.resolve().name}-{name}")
+
+
+@asynccontextmanager
+async def locked(tree: Path) -> AsyncIterator[None]:
+    """Hold the tree's lock; ConfigError (exit 11) while another run does.
+
+    The lock saves work; what keeps the tree right is the store.  So a file system without locks is
+    no obstacle.
+    """
+    folder = private_folder(tree)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        message = f"{folder}: {error.strerror}"
+        raise StoreError(message) from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another run is working on {tree}"
+            raise ConfigError(
+                message, hint="Wait for it to end.", exit_code=ExitCode.LOCKED
+            ) from None
+        except OSError as error:
+            if error.errno not in _UNLOCKABLE:
+                raise
+        yield
+    finally:
+        os.close(fd)
+
+
+class Session:
+    """An open tree; made by :func:`open_session`."""
+
+    def __init__(
+        self,
+        tree: Path,
+        config: TreeConfig,
+        transport: Transport,
+        listen: Listener,
+        folders: Folders,
+    ) -> None:
+        self.tree = tree
+        self.config = config
+        self.transport = transport
+        self.listen = listen
+        self.folders = folders
+        self.run = run_name()
+        urls = tuple(dict.fromkeys([*config.urls, *transport.mirrors]))
+        self.options = HttpOptions(
+            timeout_s=transport.timeout_s,
+            connections=transport.connections,
+            bwlimit=transport.bwlimit,
+            allow_redirect=transport.allow_redirect,
+        )
+        self.hosts = Hosts(urls, self.options, transport.retries)
+        self.trust = TrustStore(folders.trust)
+        self.state = State(folders.state)
+        if self.state.began_anew:
+            listen(Notice(text=self.state.began_anew, warning=True))
+
+    def notice(self, text: str, *, warning: bool = False) -> None:
+        """Tell the user something."""
+        self.listen(Notice(text=text, warning=warning))
+
+    def places(self, descriptor: Descriptor) -> Places:
+        """Where the variants of a release lie in this tree."""
+        return Places(
+            tree=self.tree, layout=descriptor.layout, variant_dirs=self.config.variant_dirs
+        )
+
+    async def keep(self, config: TreeConfig) -> None:
+        """Make new settings the tree's own."""
+        if config is not self.config or not (self.folders.private / CONFIG_NAME).exists():
+            await save_tree_config(self.tree, config)
+            self.config = config
+
+    # ----------------------------------------------------------------- trust
+
+    def _fetch_from(self, host: int, tries: int | None) -> Fetch:
+        """A blocking fetch from one host for python-tuf, which runs in a thread."""
+        loop = asyncio.get_running_loop()
+
+        def fetch(path: str, max_bytes: int) -> bytes:
+            asked = self.hosts.document(path, max_bytes, bytes, tries=tries, only=host)
+            return asyncio.run_coroutine_threadsafe(asked, loop).result()
+
+        return fetch
+
+    async def _ask_hosts(self, ask: Callable[[Fetch], T], tries: int | None = None) -> T:
+        """The first good answer; if there is none, what a host said wrong rather than a silence."""
+        errors: list[SyncError] = []
+        for host in range(len(self.hosts.urls)):
+            try:
+                return await asyncio.to_thread(ask, self._fetch_from(host, tries))
+            except (TrustError, TransferError) as error:
+                errors.append(error)
+                if len(self.hosts.urls) > 1:
+                    self.notice(f"{self.hosts.urls[host]}: {error.message}", warning=True)
+        errors.sort(key=lambda error: not isinstance(error, TrustError))
+        raise errors[0] if errors else TransferError("no host is known")
+
+    async def pin(self, trust_root: str | None) -> Pin:
+        """Decide which root this tree trusts; a first use is told to the user."""
+        self.folders.trust.parent.mkdir(parents=True, exist_ok=True)
+        if not supports_symlinks(self.folders.trust.parent):
+            message = f"{self.folders.trust.parent} lies on a file system without symbolic links"
+            raise StoreError(message, hint="Name a folder elsewhere with --state-dir.")
+        self.folders.trust.mkdir(exist_ok=True)
+        pin = await self._ask_hosts(lambda fetch: pin_root(self.trust, fetch, trust_root))
+        if pin.origin == "first use":
+            self.notice(
+                f"Trusting this repository on first use; the fingerprint of its root is\n"
+                f"  {pin.fingerprint}\n"
+                "Compare it with what the publisher says, or name it with --trust-root."
+            )
+        return pin
+
+    async def refresh(self, *, tries: int | None = None) -> Signed:
+        """Learn what is signed now, from the first host whose metadata is good."""
+        self.listen(Phase(name="trust"))
+        signed = await self._ask_hosts(lambda fetch: refresh(self.trust, fetch), tries)
+        await self._refresh_notices(signed)
+        return signed
+
+    def stored(self) -> Signed:
+        """What was learned last, without network or clock."""
+        return stored(self.trust)
+
+    async def _refresh_notices(self, signed: Signed) -> None:
+        target, path = signed.notices, self.folders.records / _NOTICES_NAME
+        if target is None or _sha256_is(path, target.sha256):
+            return
+        data = await self._ask_hosts(lambda fetch: fetch_target(target, fetch, MAX_NOTICES_BYTES))
+        Notices.decode(data)
+        await write_durably(path, data)
+
+    def notices(self) -> Notices:
+        """The publisher's notices as last learned."""
+        try:
+            return Notices.decode((self.folders.records / _NOTICES_NAME).read_bytes())
+        except (FileNotFoundError, ManifestError):
+            return Notices()
+
+    # ----------------------------------------------------------------- releases
+
+    def stored_descriptor(self, release: str) -> Descriptor | None:
+        """A descriptor that was verified in an earlier run; proof in itself, whatever has expired."""
+        path = self.folders.releases / f"{release}.msgpack"
+        try:
+            descriptor = Descriptor.decode(path.read_bytes(), release)
+        except (FileNotFoundError, ManifestError):
+            return None
+        return descriptor if descriptor.release == release else None
+
+    def stored_descriptors(self) -> list[Descriptor]:
+        """Every descriptor of this tree's past."""
+        names = sorted(path.stem for path in self.folders.releases.glob("*.msgpack"))
+        return [found for name in names if (found := self.stored_descriptor(name)) is not None]
+
+    async def descriptor(self, signed: Signed, release: str) -> Descriptor:
+        """The descriptor of a signed release, fetched if it is not here yet."""
+        target = find_release(signed, release)
+        path = self.folders.releases / f"{release}.msgpack"
+        if not _sha256_is(path, target.sha256):
+            size = MAX_DESCRIPTOR_BYTES
+            data = await self._ask_hosts(lambda fetch: fetch_target(target, fetch, size))
+            found = Descriptor.decode(data, release)
+            if found.release != release or found.dataset != self._dataset(found):
+                raise ManifestError(
+                    f"{release}.release", f"is {found.dataset}/{found.release}, not what was asked"
+                )
+            await write_durably(path, data)
+        stored_now = self.stored_descriptor(release)
+        if stored_now is None:
+            message = f"{path} cannot be read back"
+            raise StoreError(message)
+        return stored_now
+
+    def _dataset(self, found: Descriptor) -> str:
+        return self.config.dataset or found.dataset
+
+    # ----------------------------------------------------------------- durability
+
+    async def settle_earlier_runs(self) -> None:
+        """Make files of earlier runs durable, so that their records survive a power failure."""
+        if self.state.unsynced():
+            await asyncio.to_thread(self._sync)
+
+    def _sync(self) -> None:
+        for root in {self.tree, *map(Path, self.config.variant_dirs.values())}:
+            if root.exists():
+                sync_file_system(root)
+        self.state.mark_synced()
+
+
+def find_release(signed: Signed, release: str) -> ReleaseTarget:
+    """The signed target of a release; ConfigError names those that exist."""
+    for target in signed.releases:
+        if target.name == release:
+            return target
+    names = ", ".join(target.name for target in by_date(signed)) or "none yet"
+    message = f"there is no release {release!r}; the publisher signed: {names}"
+    raise ConfigError(message)
+
+
+def by_date(signed: Signed) -> list[ReleaseTarget]:
+    """Releases, oldest first, by the date the publisher signed with them."""
+
+    def date(target: ReleaseTarget) -> tuple[int, str]:
+        created = target.custom.get("created", 0)
+        return (created if isinstance(created, int) else 0, target.name)
+
+    return sorted(signed.releases, key=date)
+
+
+def newest(signed: Signed) -> str:
+    """The name of the newest release; ConfigError where nothing was published."""
+    ordered = by_date(signed)
+    if not ordered:
+        message = "nothing was published in this repository yet"
+        raise ConfigError(message)
+    return ordered[-1].name
+
+
+def _sha256_is(path: Path, expected: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == expected
+    except OSError:
+        return False
+
+
+@asynccontextmanager
+async def open_session(
+    tree: Path,
+    config: TreeConfig,
+    transport: Transport,
+    listen: Listener,
+    state_dir: Path | None = None,
+) -> AsyncIterator[Session]:
+    """Lock a tree and open everything a run needs; nothing is sent yet."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(locked(tree))
+        session = Session(tree, config, transport, listen, folders_of(tree, state_dir))
+        stack.callback(session.state.close)
+        await stack.enter_async_context(session.hosts)
+        yield session

@@ -1,0 +1,1 @@
+"""Where bytes come from: HTTP hosts and other trees, behind one small protocol."""

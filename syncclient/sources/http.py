@@ -1,0 +1,415 @@
+"""One HTTP host: documents, byte ranges of objects and packs, whole loose files.
+
+The only module that imports aiohttp.  A host is not trusted: every length is known before it is read,
+no answer is decompressed, redirects leave the host only where the user allowed it, and an answer that
+is slower than a floor is given up.  What the host can do (several ranges in one request) is learnt as we
+go.  Every failure is a :class:`TransferError` that names the URL.
+
+Sources: RFC 9110 (14 range requests, 10.2.3 Retry-After, 15.4 redirects).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from urllib.parse import quote, urljoin, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from manifests.errors import ConfigError, TransferError
+from syncclient.sources.limits import TokenBucket
+
+# nginx 1.22 refuses a Range header over about 8 KB.
+_RANGE_HEADER_CHARS = 3800
+_MAX_RANGES = 128
+_READ_BYTES = 2**20
+_MAX_REDIRECTS = 5
+_MAX_PART_HEADERS = 16
+# The longest that a busy host may make us wait at a time.
+_MAX_RETRY_AFTER_S = 300.0
+# An answer slower than this, after the timeout, is given up (slow-retrieval attack).
+_FLOOR_BYTES_S = 4096.0
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_REDIRECTS = {301, 302, 303, 307, 308}
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """How to talk to hosts; plain values, so that worker processes can be given them."""
+
+    timeout_s: float = 30.0
+    connections: int = 4
+    bwlimit: int = 0
+    allow_redirect: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went over the wire, headers not counted."""
+
+    received_bytes: int = 0
+    requests: int = 0
+
+    def take(self) -> Traffic:
+        """What came since the last call, counted once however many batches shared the source."""
+        taken = Traffic(self.received_bytes, self.requests)
+        self.received_bytes = self.requests = 0
+        return taken
+
+
+@dataclass(slots=True)
+class HttpSource:
+    """One host; enter it to open its connections.  Belongs to one event loop."""
+
+    url: str
+    options: HttpOptions
+    limiter: TokenBucket = field(default_factory=lambda: TokenBucket(0))
+    traffic: Traffic = field(default_factory=Traffic)
+    # None until a pack was asked for.
+    packs: bool | None = None
+    _most_ranges: int = _MAX_RANGES
+    _session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> HttpSource:
+        """Make the connection pool; nothing is sent yet."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=self.options.timeout_s,
+                sock_read=self.options.timeout_s,
+            ),
+            headers={
+                "Accept-Encoding": "identity",
+                "User-Agent": f"bucketsync/{version('bucketsync')}",
+            },
+            auto_decompress=False,
+            read_bufsize=_READ_BYTES,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+    # ----------------------------------------------------------------- what callers ask for
+
+    async def document(self, path: str, max_bytes: int) -> bytes:
+        """A whole small resource of at most ``max_bytes``."""
+        async with self._request(path, {}, max_bytes) as response:
+            self._expect(response, path, {200})
+            length = response.content_length
+            if length is not None and length > max_bytes:
+                raise self._error(path, f"is {length} bytes, more than the {max_bytes} it may be")
+            data = bytearray()
+            while chunk := await response.content.read(_READ_BYTES):
+                data += chunk
+                await self._count(len(chunk))
+                if len(data) > max_bytes:
+                    raise self._error(path, f"is more than the {max_bytes} bytes it may be")
+            if length is not None and len(data) != length:
+                raise self._error(path, f"was cut after {len(data)} of {length} bytes")
+            return bytes(data)
+
+    async def whole(self, path: str, size_bytes: int) -> bytes:
+        """A whole resource whose size is known."""
+        data = await self.document(path, size_bytes)
+        if len(data) != size_bytes:
+            raise self._error(path, f"has {len(data)} bytes, expected {size_bytes}")
+        return data
+
+    async def ranges(
+        self, path: str, wanted: Sequence[Span]
+    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+        """The bytes of each half-open span, with its index; each once, in any order.
+
+        Several spans go into one request while the host plays along; when it does not, fewer, down to
+        one at a time.
+        """
+        position = 0
+        while position < len(wanted):
+            group = self._group(wanted, position)
+            delivered = 0
+            try:
+                async for index, data in self._request_spans(path, group):
+                    delivered += 1
+                    yield position + index, data
+            except _RangesRefusedError:
+                if len(group) == 1 or delivered:
+                    raise
+                self._most_ranges = max(1, len(group) // 2)
+                continue
+            position += len(group)
+
+    async def stretch(
+        self, path: str, spans: Sequence[Span]
+    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+        """Adjoining spans in one request, each delivered as soon as it is complete.
+
+        A host without ranges sends everything from the start; what is before is read and dropped.
+        """
+        start, stop = spans[0][0], spans[-1][1]
+        headers = {"Range": f"bytes={start}-{stop - 1}"}
+        async with self._request(path, headers, stop) as response:
+            self._expect(response, path, {200, 206})
+            if response.status == 200:  # noqa: PLR2004
+                got = (0, response.content_length or stop)
+            else:
+                got = self._content_range(response.headers, path)
+            if got[0] > start or got[1] < stop or (got[0] < start and response.status == 206):  # noqa: PLR2004
+                raise self._error(path, f"sent bytes {got[0]} to {got[1] - 1}, not what was asked")
+            await self._skip(response, path, start - got[0])
+            for index, (begin, end) in enumerate(spans):
+                yield index, await self._read(response, path, end - begin)
+
+    async def _skip(self, response: aiohttp.ClientResponse, path: str, size_bytes: int) -> None:
+        while size_bytes:
+            size_bytes -= len(await self._read(response, path, min(size_bytes, _READ_BYTES)))
+
+    def _group(self, wanted: Sequence[Span], position: int) -> Sequence[Span]:
+        chars, count = 6, 0
+        for start, stop in wanted[position : position + self._most_ranges]:
+            chars += len(str(start)) + len(str(stop)) + 2
+            if count and chars > _RANGE_HEADER_CHARS:
+                break
+            count += 1
+        return wanted[position : position + count]
+
+    # ----------------------------------------------------------------- ranges
+
+    async def _request_spans(
+        self, path: str, spans: Sequence[Span]
+    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+        total = sum(stop - start for start, stop in spans)
+        text = ",".join(f"{start}-{stop - 1}" for start, stop in spans)
+        async with self._request(path, {"Range": f"bytes={text}"}, total) as response:
+            if response.status in {200, 400, 416} and not self._is_whole(response, spans):
+                raise _RangesRefusedError(
+                    f"{self._where(path)} answers {response.status} to a request for ranges",
+                    status=response.status,
+                )
+            self._expect(response, path, {200, 206})
+            if response.content_type == "multipart/byteranges":
+                async for found in self._parts(response, path, spans):
+                    yield found
+                return
+            got = spans[0] if response.status == 200 else self._content_range(response.headers, path)  # noqa: PLR2004
+            async for found in self._slices(response, path, got, dict(enumerate(spans))):
+                yield found
+            if await response.content.read(1):
+                raise self._error(path, "sent more bytes than it said")
+
+    def _is_whole(self, response: aiohttp.ClientResponse, spans: Sequence[Span]) -> bool:
+        """A host without ranges may still answer a request for all bytes."""
+        return (
+            response.status == 200  # noqa: PLR2004
+            and len(spans) == 1
+            and spans[0] == (0, response.content_length)
+        )
+
+    def _content_range(self, headers: Mapping[str, str], path: str) -> Span:
+        text = headers.get("Content-Range", "")
+        match = _CONTENT_RANGE.fullmatch(text.strip())
+        if match is None or int(match[2]) < int(match[1]):
+            raise self._error(path, f"sent a part without a valid Content-Range ({text[:80]!r})")
+        return int(match[1]), int(match[2]) + 1
+
+    async def _parts(
+        self, response: aiohttp.ClientResponse, path: str, spans: Sequence[Span]
+    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+        """The parts of a multipart/byteranges body (RFC 9110, 14.6), in any order."""
+        boundary = self._boundary(response, path)
+        left = dict(enumerate(spans))
+        while left:
+            line = await self._line(response, path)
+            if line == b"":
+                continue
+            if line != b"--" + boundary:
+                raise self._error(path, "sent a malformed multipart answer")
+            got = await self._part_range(response, path)
+            async for index, data in self._slices(response, path, got, left):
+                del left[index]
+                yield index, data
+
+    def _boundary(self, response: aiohttp.ClientResponse, path: str) -> bytes:
+        match = re.search(
+            r'boundary="?([^";]{1,70})"?', response.headers.get("Content-Type", ""), re.IGNORECASE
+        )
+        if match is None:
+            raise self._error(path, "sent a multipart answer without a boundary")
+        return match[1].encode()
+
+    async def _line(self, response: aiohttp.ClientResponse, path: str) -> bytes:
+        try:
+            line = await response.content.readline()
+        except ValueError as error:
+            raise self._error(path, "sent an endless header line") from error
+        if not line.endswith(b"\n"):
+            raise self._error(path, "was cut in the middle of a multipart answer")
+        await self._count(len(line))
+        return line.rstrip(b"\r\n")
+
+    async def _part_range(self, response: aiohttp.ClientResponse, path: str) -> Span:
+        found: dict[str, str] = {}
+        for _ in range(_MAX_PART_HEADERS):
+            line = await self._line(response, path)
+            if not line:
+                return self._content_range(found, path)
+            name, _, value = line.decode("latin-1").partition(":")
+            found[name.strip().title()] = value.strip()
+        raise self._error(path, "sent too many headers in a part")
+
+    async def _slices(
+        self, response: aiohttp.ClientResponse, path: str, got: Span, left: dict[int, Span]
+    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+        """The wanted spans inside one part; a host may have joined neighbours."""
+        inside = sorted(
+            (span, index) for index, span in left.items() if got[0] <= span[0] and span[1] <= got[1]
+        )
+        if not inside or (len(left) == 1 and got != inside[0][0]):
+            raise self._error(path, f"sent bytes {got[0]} to {got[1] - 1}, which were not asked for")
+        position = got[0]
+        for (start, stop), index in inside:
+            if start < position:
+                raise self._error(path, "sent overlapping parts")
+            await self._skip(response, path, start - position)
+            yield index, await self._read(response, path, stop - start)
+            position = stop
+        await self._skip(response, path, got[1] - position)
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, path: str, size_bytes: int
+    ) -> bytearray:
+        data = bytearray()
+        while len(data) < size_bytes:
+            chunk = await response.content.read(min(size_bytes - len(data), _READ_BYTES))
+            if not chunk:
+                raise self._error(path, f"was cut after {len(data)} of {size_bytes} bytes")
+            data += chunk
+            await self._count(len(chunk))
+        return data
+
+    async def _count(self, size_bytes: int) -> None:
+        self.traffic.received_bytes += size_bytes
+        await self.limiter.take(size_bytes)
+
+    # ----------------------------------------------------------------- one request
+
+    @asynccontextmanager
+    async def _request(
+        self, path: str, headers: dict[str, str], expected_bytes: int
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a GET and follow allowed redirects; foreign errors are translated, in the body too."""
+        if self._session is None:
+            raise self._error(path, "was asked for before the source was opened")
+        floor = _FLOOR_BYTES_S
+        if self.limiter.rate_bytes_s > 0:
+            floor = min(floor, self.limiter.rate_bytes_s / (4 * self.options.connections))
+        deadline_s = 2 * self.options.timeout_s + expected_bytes / floor
+        url = self._url(path)
+        try:
+            async with asyncio.timeout(deadline_s):
+                response = await self._follow(url, headers)
+                try:
+                    yield response
+                finally:
+                    # Reading to the end frees the connection for the next request; a body that was
+                    # given up half way closes it.
+                    response.release() if response.content.at_eof() else response.close()
+        except TimeoutError as error:
+            text = f"gave no answer, or a slower one than {floor / 1000:.1f} kB/s"
+            raise self._error(path, text) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._error(path, f"cannot be reached ({_reason(error)})") from error
+
+    async def _follow(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        session = self._session
+        if session is None:
+            raise self._error(url, "was asked for before the source was opened")
+        for _ in range(_MAX_REDIRECTS + 1):
+            self.traffic.requests += 1
+            response = await session.get(
+                URL(url, encoded=True), headers=headers, allow_redirects=False
+            )
+            if response.status not in _REDIRECTS:
+                return response
+            location = urljoin(url, response.headers.get("Location", ""))
+            response.close()
+            self._check_redirect(url, location)
+            url = location
+        message = f"{url}: more than {_MAX_REDIRECTS} redirects"
+        raise TransferError(message)
+
+    def _check_redirect(self, url: str, location: str) -> None:
+        here, there = urlsplit(self.url), urlsplit(location)
+        allowed = {here.netloc, *self.options.allow_redirect}
+        downgraded = here.scheme == "https" and there.scheme != "https"
+        if there.scheme in {"http", "https"} and not downgraded:
+            if there.netloc in allowed or (there.hostname or "") in allowed:
+                return
+        message = f"{url} redirects to {location[:200]}, which is another host"
+        raise TransferError(message, hint=f"Allow it with --allow-redirect {there.hostname}.")
+
+    def _url(self, path: str) -> str:
+        return f"{self.url.rstrip('/')}/{quote(path)}"
+
+    def _where(self, path: str) -> str:
+        return self._url(path)
+
+    def _error(self, path: str, problem: str) -> TransferError:
+        return TransferError(f"{self._where(path)} {problem}")
+
+    def _expect(
+        self, response: aiohttp.ClientResponse, path: str, statuses: set[int]
+    ) -> None:
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if response.status in statuses and encoding == "identity":
+            return
+        if response.status in statuses:
+            raise self._error(path, f"is sent compressed ({encoding[:40]}), which was not asked for")
+        raise TransferError(
+            f"{self._where(path)} answers {response.status} {response.reason or ''}".rstrip(),
+            status=response.status,
+            retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
+        )
+
+
+class _RangesRefusedError(TransferError):
+    """The host does not do (so many) ranges."""
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _retry_after_s(text: str | None) -> float | None:
+    """Seconds from a Retry-After header, a number or a date; at most five minutes."""
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return min(float(text), _MAX_RETRY_AFTER_S)
+    try:
+        when = email.utils.parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+    return min(max(when - time.time(), 0.0), _MAX_RETRY_AFTER_S)
+
+
+def check_url(text: str) -> str:
+    """A repository's base URL without a trailing slash; ConfigError unless http or https."""
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        message = f"{text!r} is not the address of a repository"
+        raise ConfigError(message, hint="Write it like https://data.example.org/danbooru")
+    return text.rstrip("/")

@@ -1,0 +1,311 @@
+"""What the client remembers of a tree: one SQLite file, a row a bucket, columns in a blob.
+
+It is a cache: losing it costs a reading of the files, never data.  Rules that make it safe to believe:
+
+* A record holds for a file while size and mtime are the recorded ones.  An mtime that is not clearly
+  older than the look is recorded as *unsure* (-1), so the file is read again (git's racy rule).
+* Rows written since the last ``syncfs`` carry the boot they were written in.  After a crash of the
+  machine that boot is over, and such rows are not believed: the bytes may never have reached the disk.
+* A file that is damaged, or from a newer version, is put aside and begun anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from manifests.columns import I64, U8, U16, U32, U64
+from manifests.digest import DIGEST_BYTES
+from manifests.errors import StoreError
+
+STATE_NAME = "state.db"
+_VERSION = 1
+# File systems keep mtimes in steps of up to 2 s (FAT); a younger mtime could hide a later write.
+_RACY_NS = 2 * 10**9
+UNSURE = -1
+_MAX_BLOB_BYTES = 2**31
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE bucket (
+    variant TEXT NOT NULL, bucket INTEGER NOT NULL, folder_mtime INTEGER NOT NULL,
+    settled TEXT NOT NULL, files INTEGER NOT NULL, boot TEXT NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (variant, bucket));
+CREATE TABLE asset (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, digest BLOB NOT NULL,
+    boot TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE verified (
+    variant TEXT NOT NULL, bucket INTEGER NOT NULL, PRIMARY KEY (variant, bucket)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Record:
+    """What was last seen in one bucket folder, n files sorted by (id, extension name).
+
+    ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns or
+    UNSURE · digests (n, 32) u8.  ``folder_mtime_ns`` is UNSURE unless nothing changed since the look.
+    ``settled`` names the wish (release and selection) that the bucket fulfilled completely, or "";
+    ``files`` is then the number of files wanted here.
+    """
+
+    extensions: tuple[str, ...]
+    ids: U32
+    exts: U16
+    sizes: U64
+    mtimes: I64
+    digests: U8
+    folder_mtime_ns: int = UNSURE
+    settled: str = ""
+    files: int = 0
+
+    def __len__(self) -> int:
+        """Files."""
+        return len(self.ids)
+
+
+EMPTY_RECORD = Record(
+    extensions=(),
+    ids=np.empty(0, np.uint32),
+    exts=np.empty(0, np.uint16),
+    sizes=np.empty(0, np.uint64),
+    mtimes=np.empty(0, np.int64),
+    digests=np.empty((0, DIGEST_BYTES), np.uint8),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetRecord:
+    """What was last seen of one asset."""
+
+    size_bytes: int
+    mtime_ns: int
+    digest: bytes
+
+
+def unsure_if_racy(mtimes: I64, looked_ns: int, placed: npt.NDArray[np.bool_] | None = None) -> I64:
+    """Mtimes to record for a look at ``looked_ns``: UNSURE where a later write could look the same.
+
+    Files that we placed ourselves have a set mtime, which no later write would repeat.
+    """
+    racy = mtimes > looked_ns - _RACY_NS
+    if placed is not None:
+        racy &= ~placed
+    return np.where(racy, np.int64(UNSURE), mtimes)
+
+
+def boot_id() -> str:
+    """Names the present run of the machine; on systems without one, a constant."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return "unknown"
+
+
+class State:
+    """The open state of one tree; every method is blocking and belongs to one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.began_anew = ""
+        self._boot = boot_id()
+        self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            if not self.path.exists() or "unable to open" in str(error):
+                message = f"{self.path}: {error}"
+                raise StoreError(message, hint="Choose a folder with --state-dir.") from error
+            self._put_aside(str(error))
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # The driver calls from worker threads, but never from two at once.
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version == 0:
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+            elif version != _VERSION:
+                text = f"format {version}, expected {_VERSION}"
+                raise sqlite3.DatabaseError(text)
+            db.execute("SELECT count(*) FROM meta").fetchone()
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _put_aside(self, why: str) -> None:
+        aside = self.path.with_name(f"{self.path.name}.unreadable-{int(time.time())}")
+        self.path.replace(aside)
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self.began_anew = (
+            f"{self.path.name} could not be read ({why}); it was kept as {aside.name}. "
+            "Files are looked at afresh."
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside become visible together or not at all."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # ----------------------------------------------------------------- buckets
+
+    def load(self, variant: str, bucket: int) -> Record:
+        """The record of a bucket; an empty one where there is none that can be believed."""
+        row = self._db.execute(
+            "SELECT folder_mtime, settled, boot, data FROM bucket WHERE variant = ? AND bucket = ?",
+            (variant, bucket),
+        ).fetchone()
+        if row is None or row[2] not in ("", self._boot):
+            return EMPTY_RECORD
+        return _decode(row[3], row[0], row[1]) or EMPTY_RECORD
+
+    def store(self, variant: str, bucket: int, record: Record) -> None:
+        """Replace the record of a bucket."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                variant,
+                bucket,
+                record.folder_mtime_ns,
+                record.settled,
+                record.files,
+                self._boot,
+                _encode(record),
+            ),
+        )
+
+    def doubt(self, variant: str, bucket: int, wrong: Collection[tuple[int, str]]) -> None:
+        """Note files (id, extension) that were read and are not what is recorded of them.
+
+        While size and mtime hold they stay ours, so a repair replaces them; their digest becomes that
+        of no file.
+        """
+        record = self.load(variant, bucket)
+        names = zip(record.ids.tolist(), record.exts.tolist(), strict=True)
+        bad = [(post_id, record.extensions[ext]) in wrong for post_id, ext in names]
+        digests = record.digests.copy()
+        digests[bad] = 0
+        self.store(variant, bucket, replace(record, digests=digests, settled="", folder_mtime_ns=-1))
+
+    def glance(self, variant: str) -> dict[int, tuple[int, str, int]]:
+        """Folder mtime, settled wish and its files of each believable row, without its columns."""
+        rows = self._db.execute(
+            "SELECT bucket, folder_mtime, settled, files FROM bucket "
+            "WHERE variant = ? AND boot IN ('', ?)",
+            (variant, self._boot),
+        )
+        return {bucket: (mtime, settled, files) for bucket, mtime, settled, files in rows}
+
+    def known_buckets(self) -> list[tuple[str, int]]:
+        """Every (variant, bucket) with a row."""
+        rows = self._db.execute("SELECT variant, bucket FROM bucket ORDER BY variant, bucket")
+        return [(variant, bucket) for variant, bucket in rows]
+
+    # ----------------------------------------------------------------- assets
+
+    def load_assets(self) -> dict[str, AssetRecord]:
+        """Every believable asset record by path."""
+        rows = self._db.execute(
+            "SELECT path, size, mtime, digest FROM asset WHERE boot IN ('', ?)", (self._boot,)
+        )
+        return {
+            path: AssetRecord(size_bytes=size, mtime_ns=mtime, digest=digest)
+            for path, size, mtime, digest in rows
+        }
+
+    def store_asset(self, path: str, record: AssetRecord | None) -> None:
+        """Replace or forget the record of one asset."""
+        if record is None:
+            self._db.execute("DELETE FROM asset WHERE path = ?", (path,))
+            return
+        self._db.execute(
+            "INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?, ?)",
+            (path, record.size_bytes, record.mtime_ns, record.digest, self._boot),
+        )
+
+    # ----------------------------------------------------------------- durability, verification
+
+    def unsynced(self) -> bool:
+        """Whether rows exist whose files may not have reached the disk."""
+        query = "SELECT EXISTS (SELECT 1 FROM {} WHERE boot != '')"
+        tables = ("bucket", "asset")
+        return any(self._db.execute(query.format(table)).fetchone()[0] for table in tables)
+
+    def mark_synced(self) -> None:
+        """Say that all files of this boot's rows are on disk; drop rows of boots that ended."""
+        with self.transaction():
+            for table in ("bucket", "asset"):
+                self._db.execute(f"DELETE FROM {table} WHERE boot NOT IN ('', ?)", (self._boot,))  # noqa: S608
+                self._db.execute(f"UPDATE {table} SET boot = '' WHERE boot != ''")  # noqa: S608
+
+    def verified(self) -> set[tuple[str, int]]:
+        """Buckets that the present round of verification has done."""
+        return {(v, b) for v, b in self._db.execute("SELECT variant, bucket FROM verified")}
+
+    def mark_verified(self, variant: str, bucket: int) -> None:
+        """Note one bucket as done."""
+        self._db.execute("INSERT OR REPLACE INTO verified VALUES (?, ?)", (variant, bucket))
+
+    def forget_verified(self) -> None:
+        """Begin a new round of verification."""
+        self._db.execute("DELETE FROM verified")
+
+
+def _encode(record: Record) -> bytes:
+    document = {
+        "extensions": list(record.extensions),
+        "ids": record.ids.astype("<u4").tobytes(),
+        "exts": record.exts.astype("<u2").tobytes(),
+        "sizes": record.sizes.astype("<u8").tobytes(),
+        "mtimes": record.mtimes.astype("<i8").tobytes(),
+        "digests": record.digests.tobytes(),
+    }
+    return zstandard.compress(msgpack.packb(document), 1)
+
+
+def _decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
+    """The columns of a row, or None if the blob is not what :func:`_encode` writes."""
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BLOB_BYTES)
+        found: dict[str, Any] = msgpack.unpackb(raw)
+        ids = np.frombuffer(found["ids"], "<u4")
+        record = Record(
+            extensions=tuple(found["extensions"]),
+            ids=ids,
+            exts=np.frombuffer(found["exts"], "<u2"),
+            sizes=np.frombuffer(found["sizes"], "<u8"),
+            mtimes=np.frombuffer(found["mtimes"], "<i8"),
+            digests=np.frombuffer(found["digests"], np.uint8).reshape(len(ids), DIGEST_BYTES),
+            folder_mtime_ns=folder_mtime_ns,
+            settled=settled,
+        )
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
+        return None
+    columns = (record.exts, record.sizes, record.mtimes)
+    return record if all(len(column) == len(ids) for column in columns) else None

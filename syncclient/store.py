@@ -1,0 +1,387 @@
+"""The only writer of a tree.
+
+One :class:`Store` serves one *place*: the folder that holds a variant's buckets (or the tree itself, for
+assets) and the private folder with staging and trash on the same file system.  Its rules:
+
+* Bytes go to an own file in staging, are checked there (or were checked in memory), get their mtime, and
+  only then receive their final name by one rename.
+* Every step to a folder is taken from an open descriptor with O_NOFOLLOW, so a link planted in the tree,
+  even while we run, leads nowhere.
+* What stands under the final name is replaced only if it is exactly the file the plan saw; anything
+  else is the user's and is moved aside into the trash, never overwritten.
+
+Methods block; they run in worker threads or processes, never on the event loop.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import os
+import shutil
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from manifests.errors import ExitCode, StoreError
+from manifests.paths import PRIVATE_FOLDER
+from syncclient.tree import (
+    FileStat,
+    copy_bytes,
+    hash_open,
+    open_below,
+    open_regular,
+    reflink,
+)
+
+STAGING = (PRIVATE_FOLDER, "staging")
+TRASH = (PRIVATE_FOLDER, "trash")
+_RENAME_NOREPLACE = 1
+_AT_FDCWD = -100
+_OPEN_FOLDERS = 128
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}
+_NO_SUPPORT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aside:
+    """A file of the user's that was in the way: where it stood and where it is now."""
+
+    path: str
+    moved_to: str
+
+
+def sync_file_system(folder: Path) -> None:
+    """Return when all that was written to the file system of ``folder`` is on disk (syncfs)."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if _LIBC.syncfs(fd) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(folder))
+    finally:
+        os.close(fd)
+
+
+def _rename_noreplace(old: str, old_fd: int, new: str, new_fd: int) -> None:
+    """Rename that fails with FileExistsError where ``new`` is taken (renameat2)."""
+    done = _LIBC.renameat2(
+        old_fd, os.fsencode(old), new_fd, os.fsencode(new), _RENAME_NOREPLACE
+    )
+    if done == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in _NO_SUPPORT:
+        raise OSError(code, os.strerror(code), old, None, new)
+    # NFS, exFAT: look, then rename. The window is ours alone: the tree is locked by this run.
+    with suppress(FileNotFoundError):
+        os.stat(new, dir_fd=new_fd, follow_symlinks=False)
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    os.rename(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+
+
+class Store:
+    """Writes below one folder; use as a context manager, which closes its descriptors."""
+
+    _serial = itertools.count()
+
+    def __init__(self, root: Path, run: str) -> None:
+        """``run`` names this run's part of the trash, such as ``20261122T192000Z``."""
+        self.root = root
+        self.run = run
+        self._root_fd = -1
+        self._staging_fd = -1
+        self._folders: OrderedDict[tuple[str, ...], int] = OrderedDict()
+
+    def __enter__(self) -> Store:
+        """Open the place and its staging folder, made if missing."""
+        with _translated(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._staging_fd = self._open_folder(STAGING)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close every descriptor."""
+        for fd in [*self._folders.values(), self._staging_fd, self._root_fd]:
+            if fd >= 0:
+                os.close(fd)
+        self._folders.clear()
+
+    # ----------------------------------------------------------------- folders
+
+    def _open_folder(self, parts: tuple[str, ...]) -> int:
+        """Open a folder below the root, making what is missing."""
+        try:
+            return open_below(self._root_fd, parts)
+        except FileNotFoundError:
+            for depth in range(1, len(parts) + 1):
+                parent = open_below(self._root_fd, parts[: depth - 1])
+                try:
+                    with suppress(FileExistsError):
+                        os.mkdir(parts[depth - 1], dir_fd=parent)
+                finally:
+                    os.close(parent)
+            return open_below(self._root_fd, parts)
+
+    def folder(self, parts: tuple[str, ...]) -> int:
+        """A descriptor of a folder, kept open among the last 128 used; made if missing."""
+        fd = self._folders.pop(parts, -1)
+        if fd < 0:
+            fd = self._open_folder(parts)
+            if len(self._folders) >= _OPEN_FOLDERS:
+                os.close(self._folders.popitem(last=False)[1])
+        self._folders[parts] = fd
+        return fd
+
+    def remove_folder_if_empty(self, parts: tuple[str, ...]) -> None:
+        """Remove a folder that a deletion emptied; one with anything in it stays."""
+        fd = self._folders.pop(parts, -1)
+        if fd >= 0:
+            os.close(fd)
+        try:
+            parent = open_below(self._root_fd, parts[:-1])
+        except FileNotFoundError:
+            return
+        try:
+            with suppress(OSError):
+                os.rmdir(parts[-1], dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    # ----------------------------------------------------------------- staging
+
+    def clean_staging(self, *, parts: bool) -> None:
+        """Remove what runs that were killed left behind; ``parts`` of large files too once complete."""
+        with _translated(self.root):
+            for name in os.listdir(self._staging_fd):
+                if parts or not name.endswith(".part"):
+                    with suppress(FileNotFoundError, IsADirectoryError):
+                        os.unlink(name, dir_fd=self._staging_fd)
+
+    def _new_name(self) -> str:
+        return f"{os.getpid():x}-{next(self._serial):x}"
+
+    def open_part(self, name: str) -> int:
+        """Open (or begin) the staged part of a large file.
+
+        What it holds from an earlier run is not trusted: the caller hashes it again.
+        """
+        with _translated(self.root / STAGING[0] / STAGING[1] / name):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            return os.open(name, flags, 0o666, dir_fd=self._staging_fd)
+
+    def copy_into(self, fd: int, folder: tuple[str, ...], name: str) -> None:
+        """Fill a staged part with the file that stands in the tree, whose good chunks may serve."""
+        source = open_regular(name, dir_fd=self.folder(folder))
+        try:
+            if not reflink(source, fd):
+                copy_bytes(source, fd, os.fstat(source).st_size)
+        finally:
+            os.close(source)
+
+    def write_part(self, fd: int, data: bytearray, offset: int) -> None:
+        """Write bytes of a staged part."""
+        with _translated(self.root / STAGING[0] / STAGING[1]):
+            view = memoryview(data)
+            while len(view):
+                done = os.pwrite(fd, view, offset)
+                view, offset = view[done:], offset + done
+
+    def drop_part(self, name: str) -> None:
+        """Remove a staged part."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._staging_fd)
+
+    # ----------------------------------------------------------------- placing
+
+    def place_bytes(  # noqa: PLR0913 (a file is its folder, name, bytes, mtime and what it replaces)
+        self,
+        folder: tuple[str, ...],
+        name: str,
+        data: bytes | memoryview,
+        digest: bytes,
+        mtime_ns: int,
+        replaces: FileStat | None,
+    ) -> Aside | None:
+        """Give verified bytes their final name; see :meth:`place_staged` for ``replaces``."""
+        staged = self._new_name()
+        with _translated(self.root / Path(*folder) / name):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(staged, flags, 0o666, dir_fd=self._staging_fd)
+            try:
+                written = os.write(fd, data)
+                while written < len(data):
+                    written += os.write(fd, data[written:])
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
+            except BaseException:
+                os.unlink(staged, dir_fd=self._staging_fd)
+                raise
+            finally:
+                os.close(fd)
+            return self._name(staged, folder, name, digest, replaces)
+
+    def place_staged(  # noqa: PLR0913
+        self,
+        staged: str,
+        folder: tuple[str, ...],
+        name: str,
+        digest: bytes,
+        mtime_ns: int,
+        replaces: FileStat | None,
+    ) -> Aside | None:
+        """Give a verified staged file its final name.
+
+        ``replaces`` is the file that the plan saw there and may replace, None if it saw nothing.
+        Anything else found there is moved aside and returned, unless it already has our bytes.
+        """
+        with _translated(self.root / Path(*folder) / name):
+            os.utime(staged, ns=(mtime_ns, mtime_ns), dir_fd=self._staging_fd)
+            return self._name(staged, folder, name, digest, replaces)
+
+    def place_copy(  # noqa: PLR0913
+        self,
+        source_fd: int,
+        folder: tuple[str, ...],
+        name: str,
+        digest: bytes,
+        mtime_ns: int,
+        replaces: FileStat | None,
+        link_from: str = "",
+    ) -> tuple[str, Aside | None]:
+        """Give the bytes of an open, verified file a name here: by reflink, hard link or copy.
+
+        A hard link is made only if ``link_from`` (the path of ``source_fd``) still names that inode.
+        Returns how it was made and what was moved aside.
+        """
+        staged = self._new_name()
+        with _translated(self.root / Path(*folder) / name):
+            how = self._stage_copy(source_fd, staged, link_from, mtime_ns)
+            return how, self._name(staged, folder, name, digest, replaces)
+
+    def _stage_copy(self, source_fd: int, staged: str, link_from: str, mtime_ns: int) -> str:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(staged, flags, 0o666, dir_fd=self._staging_fd)
+        try:
+            if reflink(source_fd, fd):
+                os.utime(fd, ns=(mtime_ns, mtime_ns))
+                return "reflink"
+            if link_from and self._hard_link(source_fd, staged, link_from):
+                return "hard"
+            copy_bytes(source_fd, fd, os.fstat(source_fd).st_size)
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(staged, dir_fd=self._staging_fd)
+            raise
+        finally:
+            os.close(fd)
+        return "copy"
+
+    def _hard_link(self, source_fd: int, staged: str, link_from: str) -> bool:
+        linked = staged + "-link"
+        try:
+            os.link(link_from, linked, dst_dir_fd=self._staging_fd, follow_symlinks=False)
+        except OSError:
+            return False
+        found = os.stat(linked, dir_fd=self._staging_fd, follow_symlinks=False)
+        if not os.path.samestat(found, os.fstat(source_fd)):
+            os.unlink(linked, dir_fd=self._staging_fd)
+            return False
+        os.rename(linked, staged, src_dir_fd=self._staging_fd, dst_dir_fd=self._staging_fd)
+        return True
+
+    def _name(
+        self, staged: str, folder: tuple[str, ...], name: str, digest: bytes, replaces: FileStat | None
+    ) -> Aside | None:
+        target = self.folder(folder)
+        if replaces is not None and _stat_at(name, target) == replaces:
+            os.rename(staged, name, src_dir_fd=self._staging_fd, dst_dir_fd=target)
+            return None
+        try:
+            _rename_noreplace(staged, self._staging_fd, name, target)
+        except FileExistsError:
+            return self._name_where_taken(staged, folder, name, digest)
+        return None
+
+    def _name_where_taken(
+        self, staged: str, folder: tuple[str, ...], name: str, digest: bytes
+    ) -> Aside | None:
+        """Something appeared since the plan: our own bytes are welcome, anything else moves aside."""
+        target = self.folder(folder)
+        with suppress(OSError, StoreError):
+            fd = open_regular(name, dir_fd=target)
+            try:
+                if hash_open(fd, with_chunks=False).digest == digest:
+                    os.unlink(staged, dir_fd=self._staging_fd)
+                    return None
+            finally:
+                os.close(fd)
+        aside = self.put_aside(folder, name, kind="aside")
+        _rename_noreplace(staged, self._staging_fd, name, target)
+        return aside
+
+    # ----------------------------------------------------------------- moving aside
+
+    def put_aside(self, folder: tuple[str, ...], name: str, *, kind: str) -> Aside:
+        """Move a file (of any type) into the trash: ``kind`` is ``deleted`` or ``aside``."""
+        parts = (*TRASH, self.run, kind, *folder)
+        with _translated(self.root / Path(*folder) / name):
+            source, trash = self.folder(folder), self.folder(parts)
+            new = name
+            for number in itertools.count(1):
+                try:
+                    _rename_noreplace(name, source, new, trash)
+                    break
+                except FileExistsError:
+                    new = f"{name}.{number}"
+        shown = "/".join((*folder, name))
+        return Aside(path=shown, moved_to=str(self.root.joinpath(*parts, new)))
+
+    def remove_expected(self, folder: tuple[str, ...], name: str, expected: FileStat) -> bool:
+        """Move a file that the release dropped to the trash; False if it is not the one expected."""
+        with _translated(self.root / Path(*folder) / name):
+            if _stat_at(name, self.folder(folder)) != expected:
+                return False
+        self.put_aside(folder, name, kind="deleted")
+        return True
+
+
+def _stat_at(name: str, dir_fd: int) -> FileStat | None:
+    try:
+        info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    return FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+def run_name() -> str:
+    """A name for this run's part of the trash; sorts by time."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that an ordinary user can still write to the file system of ``folder``."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return shutil.disk_usage(existing).free
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """OSError of the body as StoreError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _SPACE_ERRORS:
+            message = f"{path}: no space left on the disk"
+            raise StoreError(
+                message,
+                hint="Make room and run the same command again; what is there stays.",
+                exit_code=ExitCode.STORAGE,
+            ) from error
+        message = f"{path}: {error.strerror or error}"
+        raise StoreError(message) from error

@@ -1,0 +1,261 @@
+"""Looking at a tree: what each bucket has, what it should have, what is to do.
+
+The result is small: buckets with nothing to do leave only counts, the others what is to fetch or to
+remove.  What was learnt by reading files is recorded bucket by bucket, so that an interrupted look at a
+large adopted tree goes on where it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from manifests.columns import Bools, Entries
+from manifests.errors import StoreError
+from syncclient.events import Listener, Notice, Phase, Progress
+from syncclient.places import Places
+from syncclient.plan import BucketPlan, Comparison, compare, record_after, settle
+from syncclient.pool import Pool, hash_task, list_task
+from syncclient.release import ReleaseView
+from syncclient.state import UNSURE, State, unsure_if_racy
+from syncclient.tree import FileStat, Listing
+
+# Names of one hashing task: enough to keep a process busy, few enough to share the work.
+_HASH_NAMES = 256
+# So many files gone at once looks like a disk that is not mounted.
+_SUSPICIOUS_FILES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Work:
+    """What is to do in one bucket.
+
+    ``fetch`` are the entries whose bytes are needed; ``replaces`` (as many) what may be replaced under
+    their names; ``foreign`` (as many) where a file of the user's is in the way.  ``remove`` are files
+    of ours that the release no longer has, ``extra`` the user's own.
+    """
+
+    variant: str
+    bucket: int
+    fetch: Entries
+    replaces: tuple[FileStat | None, ...]
+    foreign: Bools
+    remove: tuple[tuple[str, FileStat], ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Survey:
+    """Counts of files over all buckets, and the work."""
+
+    kept: int = 0
+    kept_bytes: int = 0
+    added: int = 0
+    changed: int = 0
+    foreign: int = 0
+    unavailable: int = 0
+    removable: int = 0
+    extra: int = 0
+    hashed: int = 0
+    adopted: int = 0
+    fetch_bytes: int = 0
+    works: list[Work] = field(default_factory=list)
+    scan: str = "full"
+
+    @property
+    def missing(self) -> int:
+        """Files that are not there at all."""
+        return self.added
+
+    def count(self, plan: BucketPlan) -> None:
+        """Add one bucket."""
+        wanted = plan.view.wanted
+        self.kept += len(plan.keep)
+        self.kept_bytes += int(wanted.sizes[plan.keep].sum())
+        self.added += len(plan.add)
+        self.changed += len(plan.change)
+        self.foreign += len(plan.foreign)
+        self.unavailable += len(plan.unavailable)
+        self.removable += len(plan.remove)
+        self.extra += len(plan.extra) + sum(kind == "name" for _, kind in plan.listing.others)
+        self.hashed += int(plan.hashed.sum())
+        self.adopted += int(plan.hashed[plan.wanted_at[plan.keep]].sum())
+        self.fetch_bytes += plan.fetch_bytes
+        if not plan.idle:
+            self.works.append(_work(plan))
+
+
+def _work(plan: BucketPlan) -> Work:
+    rows = plan.fetch
+    return Work(
+        variant=plan.variant,
+        bucket=plan.bucket,
+        fetch=plan.view.wanted.take(rows),
+        replaces=tuple(plan.replaces(int(row)) for row in rows),
+        foreign=np.isin(rows, plan.foreign),
+        remove=tuple((plan.listing.name(int(row)), plan.stat(int(row))) for row in plan.remove),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyor:
+    """Looks at every bucket of a selection; blocking, for a worker thread.
+
+    ``token`` names the wish (release, selection): a bucket recorded as settled for it is skipped by
+    ``quick`` while its folder's mtime stands.  ``refetch`` makes a tree whose files all vanished be
+    filled again instead of being refused.
+    """
+
+    view: ReleaseView
+    places: Places
+    state: State
+    listen: Listener
+    token: str
+    quick: bool = False
+    read_unknown: bool = True
+    refetch: bool = False
+    jobs: int = 0
+
+    def run(self) -> Survey:
+        """Survey all buckets; StoreError if a folder cannot be listed or a disk seems missing."""
+        survey = Survey(scan="quick" if self.quick else "full")
+        files = sum(self.view.descriptor.totals[v].files for v in self.view.variants)
+        share = len(self.view.buckets) / max(self.view.descriptor.layout.buckets, 1)
+        self.listen(Phase(name="scan", total_files=0 if self.view.wish.ids is not None else int(files * share)))
+        with Pool(int(files * share), self.jobs) as pool:
+            for variant in self.view.variants:
+                before = survey.kept + survey.changed + survey.removable
+                recorded = self._survey_variant(variant, pool, survey)
+                found = survey.kept + survey.changed + survey.removable - before
+                self._refuse_missing_disk(variant, recorded, found)
+        return survey
+
+    def _refuse_missing_disk(self, variant: str, recorded: int, found: int) -> None:
+        if found == 0 and recorded >= _SUSPICIOUS_FILES and not self.refetch:
+            where = Path(self.places.root(variant), *self.places.variant_parts(variant))
+            message = f"{where} had {recorded:,} files of this release and now has none"
+            raise StoreError(
+                message,
+                hint="Is the disk mounted? To fetch everything again, add --yes.",
+            )
+
+    def _survey_variant(self, variant: str, pool: Pool, survey: Survey) -> int:
+        """Survey one variant; the number of files that the state knew."""
+        recorded = 0
+        waiting: deque[tuple[int, int, Comparison, list[Future[list[bytes | None]]]]] = deque()
+        for bucket, looked_ns, listing in self._listings(variant, pool, survey):
+            record = self.state.load(variant, bucket)
+            recorded += len(record)
+            comparison = compare(self.view.bucket(variant, bucket), listing, record)
+            waiting.append((bucket, looked_ns, comparison, self._read(variant, bucket, comparison, pool)))
+            while waiting and (len(waiting) > 4 * pool.jobs or not waiting[0][3]):
+                self._finish(variant, *waiting.popleft(), survey)
+        while waiting:
+            self._finish(variant, *waiting.popleft(), survey)
+        return recorded
+
+    def _listings(
+        self, variant: str, pool: Pool, survey: Survey
+    ) -> Iterator[tuple[int, int, Listing]]:
+        root = str(self.places.root(variant))
+        buckets = self._unsettled(variant, survey)
+        tasks = [(root, self.places.folder(variant, bucket)) for bucket in buckets]
+        if not Path(root).exists():
+            yield from ((bucket, time.time_ns(), Listing()) for bucket in buckets)
+            return
+        looked_ns = time.time_ns()
+        for bucket, listing in zip(buckets, pool.map(list_task, tasks), strict=True):
+            yield bucket, looked_ns, listing
+
+    def _unsettled(self, variant: str, survey: Survey) -> list[int]:
+        """The buckets to look at: all, or with ``quick`` those whose folder or wish changed."""
+        if not self.quick:
+            return self.view.buckets
+        glances = self.state.glance(variant)
+        left = []
+        for bucket in self.view.buckets:
+            mtime_ns, settled, files = glances.get(bucket, (UNSURE, "", 0))
+            folder = Path(self.places.root(variant), *self.places.folder(variant, bucket))
+            if settled == self.token and mtime_ns != UNSURE and _mtime_of(folder) == mtime_ns:
+                survey.kept += files
+            else:
+                left.append(bucket)
+        return left
+
+    def _read(
+        self, variant: str, bucket: int, comparison: Comparison, pool: Pool
+    ) -> list[Future[list[bytes | None]]]:
+        """Start to hash what is unknown."""
+        if not self.read_unknown:
+            return []
+        names = comparison.unread_names()
+        root, folder = str(self.places.root(variant)), self.places.folder(variant, bucket)
+        return [
+            pool.submit(hash_task, (root, folder, names[start : start + _HASH_NAMES]))
+            for start in range(0, len(names), _HASH_NAMES)
+        ]
+
+    def _finish(
+        self,
+        variant: str,
+        bucket: int,
+        looked_ns: int,
+        comparison: Comparison,
+        reading: list[Future[list[bytes | None]]],
+        survey: Survey,
+    ) -> None:
+        found = [digest for future in reading for digest in future.result()]
+        unread = comparison.unread[: len(found)].tolist()
+        digests = {
+            row: digest for row, digest in zip(unread, found, strict=True) if digest is not None
+        }
+        plan = settle(variant, bucket, comparison, digests)
+        survey.count(plan)
+        self._remember(plan, comparison, looked_ns)
+        self.listen(Progress(files=survey.kept + survey.added + survey.changed + survey.foreign))
+
+    def _remember(self, plan: BucketPlan, comparison: Comparison, looked_ns: int) -> None:
+        """Record what was learnt, where it differs from what is recorded."""
+        record = comparison.record
+        complete = plan.idle and not len(plan.unavailable)
+        folder_mtime = int(
+            unsure_if_racy(np.array([plan.folder_mtime_ns], np.int64), looked_ns)[0]
+        )
+        settled = self.token if complete and folder_mtime != UNSURE else ""
+        unchanged = (
+            not plan.hashed.any()
+            and int(plan.ours.sum()) == len(record)
+            and (record.folder_mtime_ns, record.settled) == (folder_mtime if settled else UNSURE, settled)
+        )
+        if unchanged:
+            return
+        mtimes = np.where(
+            plan.hashed,
+            unsure_if_racy(plan.listing.mtimes, looked_ns),
+            plan.listing.mtimes,
+        )
+        after = record_after(plan, mtimes, folder_mtime if settled else UNSURE, settled)
+        with self.state.transaction():
+            self.state.store(plan.variant, plan.bucket, after)
+
+
+def _mtime_of(folder: Path) -> int:
+    try:
+        return folder.stat(follow_symlinks=False).st_mtime_ns
+    except OSError:
+        return UNSURE - 1
+
+
+def tell_foreign(survey: Survey, listen: Callable[[Notice], None]) -> None:
+    """Say that files of the user's are in the way, before anything is moved."""
+    if survey.foreign:
+        text = (
+            f"{survey.foreign:,} files here were changed by someone else; each is moved aside into "
+            "the trash and named, never overwritten"
+        )
+        listen(Notice(text=text, warning=True))

@@ -1,0 +1,427 @@
+"""The driver: survey, guard, transfer, remove, record.  Owns every task of a run.
+
+    release view -> survey (what is missing) -> guards (space, deletions) -> transfer -> removals
+
+Progress lives in the tree and its state, so a run that follows an interrupted one is the same code: it
+finds less to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from manifests.columns import Entries
+from manifests.digest import Digest
+from manifests.errors import ConfigError, ExitCode, StoreError
+from manifests.model import Descriptor
+from manifests.units import format_count, format_size
+from syncclient.assets import AssetSurvey, survey_assets, target_of, wanted_assets
+from syncclient.events import Phase, Progress
+from syncclient.fetch import RANGE_BYTES, Batch, Outcome
+from syncclient.journal import Journal
+from syncclient.places import Places
+from syncclient.plan import Rows
+from syncclient.release import ReleaseView, object_path
+from syncclient.selection import Selection
+from syncclient.session import Session
+from syncclient.store import Aside, Store, free_bytes
+from syncclient.survey import Survey, Surveyor, Work, tell_foreign
+from syncclient.transfer import Failure, Transfer
+from syncclient.worker import WorkerSetup, open_workers
+
+# A batch ends at whichever comes first.
+_BATCH_BYTES = 2 * RANGE_BYTES
+_BATCH_FILES = 1000
+# Worker processes pay from this many files or bytes on; below, the client does all itself.
+_FILES_WORTH_WORKERS = 500
+_BYTES_WORTH_WORKERS = 64 * 2**20
+_BLOCK_BYTES = 4096
+# Room that must stay free beside the files: state, manifests, folders.
+_RESERVE_BYTES = 64 * 2**20
+DELETE_SHARE = 0.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What one run is to bring about."""
+
+    descriptor: Descriptor
+    selection: Selection
+    delete: bool = False
+    # Files that may be deleted: a share of what is here if below 1, "1.0" means all of them.
+    max_delete_share: float = DELETE_SHARE
+    max_delete_files: int | None = None
+    quick: bool = False
+    refetch: bool = False
+    fetch: bool = True
+    # Other trees on this machine, and whether files may be hard-linked from them.
+    locals: tuple[Path, ...] = ()
+    # Where those trees keep variants that lie elsewhere.
+    local_variants: Mapping[str, str] = field(default_factory=dict)
+    hard_link: bool = False
+
+    def local_folders(self, variant: str, bucket: str) -> tuple[str, ...]:
+        """The folders of other trees that may hold the files of a bucket."""
+        moved = self.local_variants.get(variant)
+        first = [str(Path(moved, bucket))] if moved else []
+        return (*first, *(str(tree / variant / bucket) for tree in self.locals))
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What a run did; the summary of every verb that changes a tree."""
+
+    release: str
+    scan: str
+    files_added: int = 0
+    files_changed: int = 0
+    files_removed: int = 0
+    files_kept: int = 0
+    files_adopted: int = 0
+    files_linked: int = 0
+    files_unavailable: int = 0
+    files_extra: int = 0
+    bytes_written: int = 0
+    bytes_received: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    local_bytes: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    asides: list[Aside] = field(default_factory=list)
+    links: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Complete only if every file that can be had is there."""
+        return ExitCode.INCOMPLETE if self.failures else ExitCode.COMPLETE
+
+    def summary(self) -> dict[str, object]:
+        """The fields of the summary line."""
+        return {
+            "release": self.release,
+            "files_added": self.files_added,
+            "files_changed": self.files_changed,
+            "files_removed": self.files_removed,
+            "files_kept": self.files_kept,
+            "files_failed": len(self.failures),
+            "files_unavailable": self.files_unavailable,
+            "files_aside": len(self.asides),
+            "files_extra": self.files_extra,
+            "bytes_written": self.bytes_written,
+            "bytes_received": self.bytes_received,
+            "requests": self.requests,
+            "seconds": round(self.seconds, 3),
+            "sources": {
+                "http": self.bytes_received,
+                "torrent": 0,
+                "local": self.local_bytes,
+            },
+            "scan": self.scan,
+        }
+
+
+def wish_token(descriptor: Descriptor, selection: Selection, notices: bytes) -> str:
+    """Names a wish, for buckets recorded as settled for it."""
+    ids = b"" if selection.ids is None else selection.ids.tobytes()
+    text = repr((selection.variants, selection.buckets)).encode()
+    return Digest.of(b"\0".join([descriptor.encode(), text, ids, notices])).hex[:32]
+
+
+class Sync:
+    """One run on an open session; use as an async context manager, then survey and carry out."""
+
+    def __init__(self, session: Session, wish: Wish) -> None:
+        self._session = session
+        self._wish = wish
+        self._started_s = time.monotonic()
+        self.places: Places = session.places(wish.descriptor)
+        notices = session.notices()
+        self._token = wish_token(wish.descriptor, wish.selection, notices.encode())
+        self.view = ReleaseView(
+            wish.descriptor, notices, wish.selection, session.folders.cache
+        )
+        self.survey = Survey()
+        self.assets = AssetSurvey()
+        self.report = Report(release=wish.descriptor.release, scan="full")
+
+    async def __aenter__(self) -> Sync:
+        """Bring the manifests that are needed into the cache."""
+        self._session.listen(Phase(name="manifests"))
+        await self._session.settle_earlier_runs()
+        await self.view.open(self._session.hosts)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let go of the manifests."""
+        self.view.close()
+
+    # ----------------------------------------------------------------- looking
+
+    async def look(self, *, read_unknown: bool = True) -> Survey:
+        """Survey the tree.  Reads files only where their content is unknown; changes nothing."""
+        session, wish = self._session, self._wish
+        surveyor = Surveyor(
+            view=self.view,
+            places=self.places,
+            state=session.state,
+            listen=session.listen,
+            token=self._token,
+            quick=wish.quick,
+            read_unknown=read_unknown,
+            refetch=wish.refetch,
+            jobs=session.transport.jobs,
+        )
+        self.survey = await asyncio.to_thread(surveyor.run)
+        wanted = wanted_assets(wish.descriptor, self.view.variants, whole=wish.selection.whole)
+        self.assets = await asyncio.to_thread(
+            survey_assets, wanted, session.stored_descriptors(), self.places, session.state
+        )
+        tell_foreign(self.survey, session.listen)
+        self._begin_report()
+        return self.survey
+
+    def _begin_report(self) -> None:
+        report, survey = self.report, self.survey
+        report.scan = survey.scan
+        report.files_kept = survey.kept + len(self.assets.kept)
+        report.files_adopted = survey.adopted
+        report.files_unavailable = survey.unavailable
+        report.files_extra = survey.extra
+
+    # ----------------------------------------------------------------- guards
+
+    def check_guards(self) -> None:
+        """Refuse before anything is changed: too many deletions, too little room."""
+        self._check_deletions()
+        self._check_space()
+
+    @property
+    def removals(self) -> int:
+        """Files of ours that the release no longer has."""
+        return self.survey.removable + len(self.assets.remove)
+
+    def _check_deletions(self) -> None:
+        wish, count = self._wish, self.removals
+        if not wish.delete or not count:
+            return
+        here = count + self.survey.kept + self.survey.changed + len(self.assets.kept)
+        most = int(here * wish.max_delete_share)
+        if wish.max_delete_files is not None:
+            most = wish.max_delete_files
+        if count > most:
+            message = (
+                f"{format_count(count)} of {format_count(here)} files would be deleted, more than "
+                f"the {format_count(most)} that are allowed; nothing was changed"
+            )
+            raise ConfigError(
+                message,
+                hint="If that is right, allow it with --max-delete, as a number or a percentage.",
+                exit_code=ExitCode.DELETE_GUARD,
+            )
+
+    def _check_space(self) -> None:
+        needed: dict[Path, int] = {}
+        for work in self.survey.works:
+            root = self.places.root(work.variant)
+            blocks = -(-work.fetch.sizes.astype(np.int64) // _BLOCK_BYTES)
+            needed[root] = needed.get(root, 0) + int(blocks.sum()) * _BLOCK_BYTES
+        needed[self.places.tree] = needed.get(self.places.tree, 0) + self.assets.fetch_bytes
+        for root, size_bytes in needed.items():
+            free = free_bytes(root)
+            if size_bytes and size_bytes + _RESERVE_BYTES > free:
+                message = (
+                    f"{root}: {format_size(size_bytes)} are to be written, "
+                    f"but only {format_size(free)} are free"
+                )
+                raise StoreError(
+                    message,
+                    hint="Make room, select less (--variant, --bucket, --ids), "
+                    "or put a variant on another disk with --variant-dir.",
+                )
+
+    # ----------------------------------------------------------------- doing
+
+    async def carry_out(self) -> Report:
+        """Fetch what is missing, then move away what is no longer in the release (with ``delete``).
+
+        Raises TransferError if no host is left and StoreError if the disk refuses; what was finished
+        until then is in the tree and recorded.
+        """
+        session, report = self._session, self.report
+        journal = Journal(session.state)
+        try:
+            if self._wish.fetch:
+                await self._transfer(journal)
+            if self._wish.delete and not report.failures:
+                await asyncio.to_thread(self._remove, journal)
+        finally:
+            await journal.flush()
+            taken = session.hosts.take_traffic()
+            report.bytes_received += taken.received_bytes
+            report.requests += taken.requests
+            report.seconds = time.monotonic() - self._started_s
+        if not report.failures:
+            await asyncio.to_thread(self._clean_staging)
+        return report
+
+    async def _transfer(self, journal: Journal) -> None:
+        files = sum(len(work.fetch) for work in self.survey.works) + len(self.assets.fetch)
+        size_bytes = self.survey.fetch_bytes + self.assets.fetch_bytes
+        if not files:
+            return
+        session, report = self._session, self.report
+        session.listen(Phase(name="transfer", total_files=files, total_bytes=size_bytes))
+        setup = WorkerSetup(run=session.run, urls=session.hosts.urls, options=session.options)
+        processes = _processes(files, size_bytes, session.transport.jobs)
+
+        def take(batch: Batch, outcome: Outcome) -> None:
+            self._take_outcome(batch, outcome, journal)
+
+        async with open_workers(setup, processes, session.hosts.limiter) as workers:
+            transfer = Transfer(
+                session.hosts.urls,
+                workers,
+                connections=max(1, session.transport.connections // max(1, processes)),
+                retries=session.transport.retries,
+                on_outcome=take,
+                on_notice=session.listen,
+            )
+            flushing = asyncio.create_task(journal.keep_flushing())
+            try:
+                await transfer.run(self._batches())
+            finally:
+                flushing.cancel()
+                report.failures += transfer.failures
+
+    def _take_outcome(self, batch: Batch, outcome: Outcome, journal: Journal) -> None:
+        report = self.report
+        report.bytes_received += outcome.received_bytes
+        report.requests += outcome.requests
+        report.local_bytes += outcome.local_bytes
+        report.files_linked += len(outcome.linked)
+        report.asides += outcome.asides
+        for how, count in outcome.links.items():
+            report.links[how] = report.links.get(how, 0) + count
+        for row in outcome.done:
+            report.bytes_written += batch.sizes[row]
+            if batch.replaces[row] is None:
+                report.files_added += 1
+            else:
+                report.files_changed += 1
+        journal.placed(batch, outcome.done)
+        done = report.files_added + report.files_changed
+        self._session.listen(Progress(files=done, bytes=report.bytes_written))
+
+    async def _batches(self) -> AsyncIterator[Batch]:
+        number = 0
+        for asset, replaces in self.assets.fetch:
+            number += 1
+            root, folder, name = target_of(asset, self.places)
+            yield Batch(
+                number=number,
+                key=("", asset.path.text),
+                root=str(root),
+                folder=folder,
+                names=[name],
+                sizes=[asset.size_bytes],
+                digests=[asset.digest.raw],
+                mtime_ns=self._wish.descriptor.layers[-1].date * 10**9,
+                replaces=[replaces],
+                urls=[object_path(asset.digest)],
+                locals=tuple(str(Path(tree, *asset.path.parts[:-1])) for tree in self._wish.locals),
+                hard_link=self._wish.hard_link,
+            )
+        for work in self.survey.works:
+            for rows in batch_rows(work.fetch):
+                number += 1
+                yield self._batch(number, work, rows)
+
+    def _batch(self, number: int, work: Work, rows: Rows) -> Batch:
+        entries = work.fetch.take(rows)
+        layer = self._wish.descriptor.layers[int(entries.layers[0])]
+        bucket = self.places.layout.bucket_name(work.bucket)
+        place, names = f"{layer.name}/{work.variant}/{bucket}", entries.names()
+        return Batch(
+            number=number,
+            key=(work.variant, work.bucket),
+            root=str(self.places.root(work.variant)),
+            folder=self.places.folder(work.variant, work.bucket),
+            names=names,
+            sizes=entries.sizes.tolist(),
+            digests=[digest.tobytes() for digest in entries.digests],
+            mtime_ns=layer.date * 10**9,
+            replaces=[work.replaces[int(row)] for row in rows],
+            urls=[f"files/{place}/{name}" for name in names],
+            pack=f"packs/{place}",
+            offsets=entries.offsets.tolist(),
+            chunks=entries.chunks.tobytes(),
+            locals=self._wish.local_folders(work.variant, bucket),
+            hard_link=self._wish.hard_link,
+        )
+
+    def _remove(self, journal: Journal) -> None:
+        """Move what the release dropped to the trash; only files that are exactly those surveyed."""
+        session = self._session
+        session.listen(Phase(name="remove", total_files=self.removals))
+        stores: dict[Path, Store] = {}
+
+        def store(root: Path) -> Store:
+            if root not in stores:
+                stores[root] = Store(root, session.run).__enter__()
+            return stores[root]
+
+        try:
+            for work in self.survey.works:
+                folder = self.places.folder(work.variant, work.bucket)
+                place = store(self.places.root(work.variant))
+                gone = [name for name, stat in work.remove if place.remove_expected(folder, name, stat)]
+                if gone:
+                    journal.removed(work.variant, work.bucket, gone)
+                    self.report.files_removed += len(gone)
+                    place.remove_folder_if_empty(folder)
+                    session.listen(Progress(files=self.report.files_removed))
+            for path, stat in self.assets.remove:
+                root, folder = self.places.asset(path)
+                if store(root).remove_expected(folder, path.parts[-1], stat):
+                    journal.asset_removed(path.text)
+                    self.report.files_removed += 1
+                    for depth in range(len(folder), 0, -1):
+                        store(root).remove_folder_if_empty(folder[:depth])
+        finally:
+            for opened in stores.values():
+                opened.__exit__()
+
+    def _clean_staging(self) -> None:
+        for root in self.places.roots():
+            if (root / ".bucketsync").exists():
+                with Store(root, self._session.run) as place:
+                    place.clean_staging(parts=True)
+
+
+def _processes(files: int, size_bytes: int, jobs: int) -> int:
+    """Worker processes for an amount of work: none for little of it."""
+    if files < _FILES_WORTH_WORKERS and size_bytes < _BYTES_WORTH_WORKERS:
+        return 0
+    return 0 if jobs == 1 else (jobs or 2)
+
+
+def batch_rows(entries: Entries) -> list[Rows]:
+    """Cut the entries of one bucket into batches: of one layer, in pack order, large files alone."""
+    batches = []
+    for layer in np.unique(entries.layers):
+        rows = np.flatnonzero(entries.layers == layer)
+        sizes = entries.sizes[rows].astype(np.int64)
+        batches += [rows[n : n + 1] for n in np.flatnonzero(sizes > RANGE_BYTES)]
+        small = rows[sizes <= RANGE_BYTES]
+        if len(small):
+            sums = np.cumsum(entries.sizes[small].astype(np.int64))
+            group = (sums - 1) // _BATCH_BYTES
+            group = np.maximum(group, 0) * (len(small) + 1) + np.arange(len(small)) // _BATCH_FILES
+            batches += np.split(small, np.flatnonzero(np.diff(group)) + 1)
+    return batches

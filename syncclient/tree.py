@@ -1,0 +1,279 @@
+"""Reading and linking files of a tree: scanning folders, hashing, and making one file from another.
+
+Shared by client and server (the server imports nothing else of the client).  Nothing here follows a
+symbolic link or waits on a FIFO, and every function can run in a worker process: arguments and results
+are plain values.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import blake3
+import numpy as np
+
+from manifests.columns import CHUNK_BYTES, I64, U16, U32, U64
+from manifests.errors import StoreError
+from manifests.paths import parse_entry_name
+
+# ioctl number of Linux's FICLONE (linux/fs.h): share the extents of another file.
+_FICLONE = 0x40049409
+_COPY_BYTES = 8 * 2**20
+OPEN_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Errors that mean "this file system cannot do it", not "the disk is broken".
+_UNSUPPORTED = {
+    errno.EOPNOTSUPP,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOTTY,
+    errno.ENOSYS,
+    errno.EPERM,
+    errno.EMLINK,
+    errno.ETXTBSY,
+}
+
+
+class FileStat(NamedTuple):
+    """What says that a file did not change: size in bytes, mtime in nanoseconds, inode."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+class FileHash(NamedTuple):
+    """One reading of a file: its bytes' BLAKE3, one digest a chunk if it is large, and its stat."""
+
+    digest: bytes
+    chunks: bytes
+    stat: FileStat
+
+
+def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
+    """A descriptor of a regular file; OSError with ELOOP for a link, EINVAL for a FIFO or device."""
+    fd = os.open(path, OPEN_READ, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return fd
+
+
+def stat_of(fd: int) -> FileStat:
+    """Size, mtime and inode of an open file."""
+    info = os.fstat(fd)
+    return FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+def hash_open(fd: int, *, with_chunks: bool) -> FileHash:
+    """Read an open file once, from its start; the stat is taken before and must hold after.
+
+    Raises StoreError (changed while it was read) if size or mtime moved meanwhile.
+    """
+    before = stat_of(fd)
+    if before.size_bytes <= CHUNK_BYTES:
+        data = _read_exactly(fd, before.size_bytes)
+        result = FileHash(blake3.blake3(data).digest(), b"", before)
+    else:
+        result = _hash_large(fd, before, with_chunks=with_chunks)
+    if stat_of(fd) != before:
+        message = "the file changed while it was read"
+        raise StoreError(message, hint="Run again when nothing writes to it.")
+    return result
+
+
+def _read_exactly(fd: int, size_bytes: int) -> bytes:
+    """Up to ``size_bytes + 1`` bytes: a file that grew meanwhile shows as a wrong length."""
+    data = os.read(fd, size_bytes + 1)
+    while len(data) <= size_bytes and (more := os.read(fd, size_bytes + 1 - len(data))):
+        data += more
+    return data
+
+
+def _hash_large(fd: int, before: FileStat, *, with_chunks: bool) -> FileHash:
+    whole, chunks = blake3.blake3(), []
+    buffer = bytearray(CHUNK_BYTES)
+    view = memoryview(buffer)
+    position = 0
+    while filled := _fill(fd, view):
+        whole.update(view[:filled])
+        if with_chunks:
+            chunks.append(blake3.blake3(view[:filled]).digest())
+        position += filled
+    if position != before.size_bytes:
+        message = f"expected {before.size_bytes} bytes, read {position}"
+        raise StoreError(message, hint="The file changed while it was read; run again.")
+    return FileHash(whole.digest(), b"".join(chunks), before)
+
+
+def _fill(fd: int, view: memoryview) -> int:
+    """Read until ``view`` is full or the file ends; the number of bytes read."""
+    filled = 0
+    while filled < len(view) and (count := os.readv(fd, [view[filled:]])):
+        filled += count
+    return filled
+
+
+def hash_path(
+    path: str | os.PathLike[str], *, dir_fd: int | None = None, with_chunks: bool = False
+) -> FileHash:
+    """Open (no links followed), hash and close one file; OSError and StoreError as they come."""
+    fd = open_regular(path, dir_fd=dir_fd)
+    try:
+        return hash_open(fd, with_chunks=with_chunks)
+    finally:
+        os.close(fd)
+
+
+# --------------------------------------------------------------------------- scanning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Listing:
+    """One bucket folder: columns of the files an entry could be, sorted by (id, extension).
+
+    ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns ·
+    inodes (n,) u64.  ``others`` are all further names, with why: ``folder``, ``symlink``, ``special``
+    or ``name``.  ``folder_mtime_ns`` was read before the names; -1 if there is no such folder.
+    """
+
+    extensions: tuple[str, ...] = ()
+    ids: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
+    exts: U16 = field(default_factory=lambda: np.empty(0, np.uint16))
+    sizes: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    mtimes: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    inodes: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    others: tuple[tuple[str, str], ...] = ()
+    folder_mtime_ns: int = -1
+
+    def __len__(self) -> int:
+        """Files an entry could be."""
+        return len(self.ids)
+
+    def name(self, row: int) -> str:
+        """The file name of one row."""
+        return f"{self.ids[row]}.{self.extensions[self.exts[row]]}"
+
+
+def list_folder(fd: int) -> Listing:
+    """Names and stats of the open folder ``fd``; nothing is opened, no link is followed."""
+    mtime_ns = os.fstat(fd).st_mtime_ns
+    rows: list[tuple[int, str, int, int, int]] = []
+    others: list[tuple[str, str]] = []
+    with os.scandir(fd) as found:
+        for item in found:
+            named = parse_entry_name(item.name)
+            info = item.stat(follow_symlinks=False)
+            if named is None or not stat.S_ISREG(info.st_mode):
+                others.append((item.name, _kind(info.st_mode)))
+            else:
+                rows.append((*named, info.st_size, info.st_mtime_ns, info.st_ino))
+    rows.sort()
+    return _listing(rows, tuple(sorted(others)), mtime_ns)
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISLNK(mode):
+        return "symlink"
+    return "name" if stat.S_ISREG(mode) else "special"
+
+
+def _listing(
+    rows: list[tuple[int, str, int, int, int]],
+    others: tuple[tuple[str, str], ...],
+    mtime_ns: int,
+) -> Listing:
+    if not rows:
+        return Listing(others=others, folder_mtime_ns=mtime_ns)
+    ids, names, sizes, mtimes, inodes = zip(*rows, strict=True)
+    table = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    return Listing(
+        extensions=tuple(table),
+        ids=np.array(ids, np.uint32),
+        exts=np.array([table[name] for name in names], np.uint16),
+        sizes=np.array(sizes, np.uint64),
+        mtimes=np.array(mtimes, np.int64),
+        inodes=np.array(inodes, np.uint64),
+        others=others,
+        folder_mtime_ns=mtime_ns,
+    )
+
+
+def open_below(root_fd: int, parts: tuple[str, ...]) -> int:
+    """A descriptor of the folder ``parts`` below an open folder; no component may be a link.
+
+    Raises FileNotFoundError, or StoreError (exit 7) where a component is a symbolic link.
+    """
+    fd = os.dup(root_fd)
+    for depth, part in enumerate(parts):
+        try:
+            inner = os.open(part, OPEN_FOLDER, dir_fd=fd)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                shown = "/".join(parts[: depth + 1])
+                message = f"{shown} is a symbolic link or a file, expected a folder"
+                raise StoreError(message, hint=_LINK_HINT) from error
+            raise
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
+_LINK_HINT = (
+    "bucketsync follows no links inside a tree. Keep a variant on another disk with "
+    "--variant-dir NAME=PATH."
+)
+
+
+def list_bucket(root: str, parts: tuple[str, ...]) -> Listing:
+    """The listing of one bucket folder below ``root``; an empty one if it does not exist."""
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = open_below(root_fd, parts)
+    except FileNotFoundError:
+        return Listing()
+    finally:
+        os.close(root_fd)
+    try:
+        return list_folder(fd)
+    finally:
+        os.close(fd)
+
+
+# --------------------------------------------------------------------------- making files
+
+
+def reflink(source_fd: int, target_fd: int) -> bool:
+    """Share the extents of one open file with another; False where the file system cannot."""
+    try:
+        fcntl.ioctl(target_fd, _FICLONE, source_fd)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def copy_bytes(source_fd: int, target_fd: int, size_bytes: int) -> None:
+    """Copy ``size_bytes`` from the start of one file to the start of another, in the kernel."""
+    position = 0
+    while position < size_bytes:
+        count = min(_COPY_BYTES, size_bytes - position)
+        try:
+            done = os.copy_file_range(source_fd, target_fd, count, position, position)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            done = os.pwrite(target_fd, os.pread(source_fd, count, position), position)
+        if done == 0:
+            message = f"the source ended at byte {position} of {size_bytes}"
+            raise StoreError(message, hint="It changed while it was copied; run again.")
+        position += done

@@ -1,0 +1,217 @@
+"""Every byte against the manifests: what is missing, damaged or changed, bucket by bucket.
+
+Works offline.  A round can be cut short by time and resumed where it was: each bucket that is done is
+noted in the state.  A sample reads a random share of the files, drawn anew each time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from manifests.columns import Entries
+from manifests.model import Asset
+from syncclient.events import Listener, Phase, Progress
+from syncclient.places import Places
+from syncclient.pool import Pool, hash_task
+from syncclient.release import ReleaseView
+from syncclient.state import State
+
+# Files and bytes of one task: a process is busy with it for a moment, not for minutes.
+_TASK_FILES = 256
+_TASK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One file that is not what the release says: ``damaged`` or ``missing``."""
+
+    path: str
+    kind: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """Counts of one round; ``finished`` unless time ran out before every bucket was read."""
+
+    checked: int = 0
+    checked_bytes: int = 0
+    damaged: int = 0
+    missing: int = 0
+    unavailable: int = 0
+    repaired: int = 0
+    finished: bool = True
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """Wanted files of one bucket being read."""
+
+    variant: str
+    bucket: int
+    entries: Entries
+    absent: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    futures: tuple[Future[list[bytes | None]], ...]
+    there: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verifier:
+    """One round of verification; blocking, for a worker thread.
+
+    ``sample`` is the share of files to read, ``deadline_s`` a point of ``time.monotonic``.
+    """
+
+    view: ReleaseView
+    places: Places
+    state: State
+    listen: Listener
+    sample: float = 1.0
+    deadline_s: float | None = None
+    resume: bool = False
+    jobs: int = 0
+
+    def run(self, assets: list[Asset]) -> Verification:
+        """Read and compare; damage is recorded by forgetting what was believed of the file."""
+        result = Verification()
+        if not self.resume and self.sample >= 1:
+            self.state.forget_verified()
+        done = self.state.verified() if self.resume else set()
+        totals = self.view.descriptor.totals
+        files = int(sum(totals[v].files for v in self.view.variants) * self.sample)
+        size_bytes = int(sum(totals[v].file_bytes for v in self.view.variants) * self.sample)
+        whole = self.view.wish.whole and not done
+        self.listen(
+            Phase(
+                name="verify",
+                total_files=files if whole else 0,
+                total_bytes=size_bytes if whole else 0,
+            )
+        )
+        with Pool(files, self.jobs) as pool:
+            self._check_assets(assets, pool, result)
+            self._check_buckets(pool, result, done)
+        if result.finished and self.sample >= 1:
+            self.state.forget_verified()
+        return result
+
+    def _check_buckets(
+        self, pool: Pool, result: Verification, done: set[tuple[str, int]]
+    ) -> None:
+        waiting: deque[_Task] = deque()
+        for variant in self.view.variants:
+            for bucket in self.view.buckets:
+                if (variant, bucket) in done:
+                    continue
+                if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+                    result.finished = False
+                    break
+                waiting.append(self._begin(variant, bucket, pool))
+                while len(waiting) > 2 * pool.jobs:
+                    self._finish(waiting.popleft(), result)
+        while waiting:
+            self._finish(waiting.popleft(), result)
+
+    def _begin(self, variant: str, bucket: int, pool: Pool) -> _Task:
+        view = self.view.bucket(variant, bucket)
+        entries, absent = view.wanted, view.absent
+        if self.sample < 1:
+            chosen = np.random.default_rng().random(len(entries)) < self.sample
+            entries, absent = entries.take(chosen), absent[chosen]
+        root, folder = str(self.places.root(variant)), self.places.folder(variant, bucket)
+        names = entries.names()
+        futures = tuple(
+            pool.submit(hash_task, (root, folder, names[rows])) for rows in _slices(entries)
+        )
+        there = self._names_there(root, folder)
+        return _Task(
+            variant=variant,
+            bucket=bucket,
+            entries=entries,
+            absent=absent,
+            futures=futures,
+            there=there,
+        )
+
+    def _names_there(self, root: str, folder: tuple[str, ...]) -> frozenset[str]:
+        path = self.places.tree.__class__(root, *folder)
+        try:
+            return frozenset(item.name for item in path.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return frozenset()
+
+    def _finish(self, task: _Task, result: Verification) -> None:
+        found = [digest for future in task.futures for digest in future.result()]
+        expected, names = task.entries.digests, task.entries.names()
+        wrong: list[tuple[int, str]] = []
+        for row, (digest, name) in enumerate(zip(found, names, strict=True)):
+            if digest == expected[row].tobytes():
+                result.checked_bytes += int(task.entries.sizes[row])
+                continue
+            if name in task.there:
+                wrong.append((int(task.entries.ids[row]), task.entries.extension(row)))
+                self._note(result, task, name, "damaged")
+            elif task.absent[row]:
+                result.unavailable += 1
+            else:
+                self._note(result, task, name, "missing")
+        result.checked += len(found)
+        self._remember(task, wrong)
+        self.listen(Progress(files=result.checked, bytes=result.checked_bytes))
+
+    def _note(self, result: Verification, task: _Task, name: str, kind: str) -> None:
+        bucket = self.places.layout.bucket_name(task.bucket)
+        result.findings.append(Finding(path=f"{task.variant}/{bucket}/{name}", kind=kind))
+        if kind == "damaged":
+            result.damaged += 1
+        else:
+            result.missing += 1
+
+    def _remember(self, task: _Task, wrong: list[tuple[int, str]]) -> None:
+        with self.state.transaction():
+            if wrong:
+                self.state.doubt(task.variant, task.bucket, wrong)
+            if self.sample >= 1:
+                self.state.mark_verified(task.variant, task.bucket)
+
+    def _check_assets(self, assets: list[Asset], pool: Pool, result: Verification) -> None:
+        tasks = []
+        for asset in assets:
+            root, folder = self.places.asset(asset.path)
+            tasks.append((str(root), folder, [asset.path.parts[-1]]))
+        for asset, digests in zip(assets, pool.map(hash_task, tasks), strict=True):
+            result.checked += 1
+            if digests[0] == asset.digest.raw:
+                result.checked_bytes += asset.size_bytes
+                continue
+            root, folder = self.places.asset(asset.path)
+            there = asset.path.parts[-1] in self._names_there(str(root), folder)
+            result.findings.append(
+                Finding(path=asset.path.text, kind="damaged" if there else "missing")
+            )
+            result.damaged += there
+            result.missing += not there
+            if there:
+                self.state.store_asset(asset.path.text, None)
+
+
+def _slices(entries: Entries) -> Iterator[slice]:
+    """Cut entries into tasks of bounded files and bytes."""
+    if not len(entries):
+        return
+    sums = np.cumsum(entries.sizes.astype(np.int64))
+    first = 0
+    while first < len(entries):
+        before = int(sums[first - 1]) if first else 0
+        full = int(np.searchsorted(sums, before + _TASK_BYTES, "right"))
+        last = min(max(full, first + 1), first + _TASK_FILES)
+        yield slice(first, last)
+        first = last
+
+

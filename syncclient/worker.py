@@ -1,0 +1,230 @@
+"""Where batches run: in this process, or in worker processes for bulk work.
+
+One Python process creates about 20,000 small files a second and two twice that (measured; threads add
+nothing), so large jobs are spread over processes.  A worker is ``python -m syncclient.worker``; it reads
+pickled messages from its stdin and writes outcomes to its stdout, ends when its stdin does, and so never
+outlives the client.  Pickle is safe here: both ends are this program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import struct
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from manifests.errors import SyncError
+from syncclient.fetch import Batch, Outcome, Runner
+from syncclient.sources.http import HttpOptions, HttpSource
+from syncclient.sources.limits import TokenBucket
+
+_LENGTH = struct.Struct("<I")
+_STREAM_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSetup:
+    """What every worker is told at its start; ``urls`` are the hosts, in order."""
+
+    run: str
+    urls: tuple[str, ...]
+    options: HttpOptions
+
+
+class Worker(Protocol):
+    """Runs batches; several may be under way at once."""
+
+    async def run(self, batch: Batch, host: int | None) -> Outcome:
+        """Run one batch from the host of that number, or from local trees only."""
+        ...
+
+
+class LocalWorker:
+    """Runs batches in this process, with sources opened on first use."""
+
+    def __init__(self, setup: WorkerSetup, limiter: TokenBucket) -> None:
+        self._setup = setup
+        self._limiter = limiter
+        self._runner = Runner(setup.run)
+        self._stack = AsyncExitStack()
+        self._sources: dict[int, HttpSource] = {}
+
+    async def __aenter__(self) -> LocalWorker:
+        """Open the runner."""
+        await self._stack.enter_async_context(self._runner)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close sources, then the runner."""
+        await self._stack.aclose()
+
+    async def _source(self, host: int) -> HttpSource:
+        if host not in self._sources:
+            source = HttpSource(self._setup.urls[host], self._setup.options, self._limiter)
+            self._sources[host] = source
+            await self._stack.enter_async_context(source)
+        return self._sources[host]
+
+    async def run(self, batch: Batch, host: int | None) -> Outcome:
+        """Run one batch here."""
+        source = None if host is None else await self._source(host)
+        return await self._runner.run(batch, source)
+
+
+class ProcessWorker:
+    """Runs batches in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._waiting: dict[int, asyncio.Future[Outcome]] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self._serial = 0
+
+    @classmethod
+    async def start(cls, setup: WorkerSetup, rate_bytes_s: float) -> ProcessWorker:
+        """Start the process and hand it its setup."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "syncclient.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_STREAM_BYTES,
+            # Ctrl-C is for the client, which ends its workers in order.
+            start_new_session=True,
+        )
+        worker = cls(process)
+        worker._send((setup, rate_bytes_s))
+        worker._reader = asyncio.create_task(worker._read())
+        return worker
+
+    def _send(self, message: object) -> None:
+        if self._process.stdin is None or self._process.stdin.is_closing():
+            text = "a worker process ended unexpectedly"
+            raise SyncError(text, hint="Run the same command again; what is there stays.")
+        data = pickle.dumps(message)
+        self._process.stdin.write(_LENGTH.pack(len(data)) + data)
+
+    async def run(self, batch: Batch, host: int | None) -> Outcome:
+        """Run one batch there; a cancel here cancels it there too."""
+        self._serial += 1
+        serial = self._serial
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting[serial] = future
+        self._send(("run", serial, batch, host))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            with suppress(SyncError):
+                self._send(("cancel", serial))
+            raise
+        finally:
+            self._waiting.pop(serial, None)
+
+    async def _read(self) -> None:
+        stream = self._process.stdout
+        if stream is not None:
+            async for serial, outcome in _messages(stream):
+                future = self._waiting.get(serial)
+                if future is not None and not future.done():
+                    future.set_result(outcome)
+        text = "a worker process ended unexpectedly"
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(SyncError(text, hint="Run the same command again."))
+
+    async def close(self) -> None:
+        """Let running batches be cancelled, and wait for the process to end."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if self._reader is not None:
+            await self._reader
+        await self._process.wait()
+
+
+async def _messages(stream: asyncio.StreamReader) -> AsyncIterator[Any]:
+    """Unpickled messages until the stream ends."""
+    while True:
+        try:
+            length = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))[0]
+            data = await stream.readexactly(length)
+        except asyncio.IncompleteReadError:
+            return
+        yield pickle.loads(data)  # noqa: S301 (a pipe between two processes of this program)
+
+
+@asynccontextmanager
+async def open_workers(
+    setup: WorkerSetup, processes: int, limiter: TokenBucket
+) -> AsyncIterator[list[Worker]]:
+    """Workers for one transfer: ``processes`` of them, or this process for 0."""
+    async with AsyncExitStack() as stack:
+        if processes == 0:
+            yield [await stack.enter_async_context(LocalWorker(setup, limiter))]
+            return
+        workers: list[Worker] = []
+        for _ in range(processes):
+            worker = await ProcessWorker.start(setup, limiter.rate_bytes_s / processes)
+            stack.push_async_callback(worker.close)
+            workers.append(worker)
+        yield workers
+
+
+# --------------------------------------------------------------------------- inside the process
+
+
+async def _serve() -> None:
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader(limit=_STREAM_BYTES)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), sys.stdin.buffer)
+    messages = _messages(stream)
+    setup, rate_bytes_s = await anext(messages)
+    tasks: dict[int, asyncio.Task[None]] = {}
+    async with LocalWorker(setup, TokenBucket(rate_bytes_s)) as worker:
+
+        async def run(serial: int, batch: Batch, host: int | None) -> None:
+            outcome = await worker.run(batch, host)
+            data = pickle.dumps((serial, outcome))
+            _write_all(_LENGTH.pack(len(data)) + data)
+
+        async for message in messages:
+            if message[0] == "run":
+                task = asyncio.create_task(run(*message[1:]))
+                tasks[message[1]] = task
+                task.add_done_callback(partial(_forget, tasks, message[1]))
+            elif message[1] in tasks:
+                tasks[message[1]].cancel()
+        for task in list(tasks.values()):
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+
+def _forget(tasks: dict[int, asyncio.Task[None]], serial: int, _: asyncio.Task[None]) -> None:
+    tasks.pop(serial, None)
+
+
+def _write_all(data: bytes) -> None:
+    """Outcomes are small and the client reads at once, so this does not hold up the loop."""
+    view = memoryview(data)
+    while len(view):
+        try:
+            view = view[os.write(1, view) :]
+        except BrokenPipeError:
+            return
+
+
+def main() -> None:
+    """Entry point of a worker process."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    asyncio.run(_serve())
+
+
+if __name__ == "__main__":
+    main()

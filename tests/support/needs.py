@@ -1,0 +1,49 @@
+"""Programs that some tests need beyond Python, and how a reader of the summary gets them.
+
+``tests/bootstrap/debian-packages.txt`` is the one list, and ``make test`` installs from it
+where it may.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+_LIST = Path(__file__).parents[1] / "bootstrap" / "debian-packages.txt"
+
+
+def _packages() -> dict[str, str]:
+    """The Debian package of each program."""
+    lines = (line.split() for line in _LIST.read_text().splitlines())
+    return {words[0]: words[1] for words in lines if words and not words[0].startswith("#")}
+
+
+def find_program(name: str) -> str | None:
+    """Where a program is, also in the folders of system programs, which users lack on PATH."""
+    places = [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
+    return shutil.which(name, path=os.pathsep.join(places))
+
+
+def program(name: str) -> str:
+    """The path of a program that the test declared with :func:`needs`."""
+    path = find_program(name)
+    if path is None:
+        pytest.skip(_advice(name))
+    return path
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    """A mark that skips a test, and says how to change that, unless every program is there.
+
+    KeyError for a program that the list lacks: ``make test`` would never install it.
+    """
+    advice = {name: _advice(name) for name in names}
+    missing = [advice[name] for name in names if find_program(name) is None]
+    return pytest.mark.skipif(bool(missing), reason="; ".join(missing))
+
+
+def _advice(name: str) -> str:
+    return f"{name}: apt-get install {_packages()[name]}"
