@@ -1,8 +1,8 @@
 """Every error the project raises on purpose, by who must act, and the exit codes.
 
-A message says what is wrong, where, what was expected, what was found, and what to do next.  Foreign
-exceptions (``OSError``, ``aiohttp.ClientError``, ``msgpack`` …) are translated where the foreign
-library is called, so a caller of ours only ever meets :class:`SyncError`.
+A message says what is wrong, where, what was expected, what was found, and what to do next.
+Foreign exceptions (``OSError``, ``aiohttp.ClientError``, ``msgpack`` …) are translated where the
+foreign library is called, so a caller of ours only ever meets :class:`SyncError`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ class SyncError(Exception):
 
     exit_code: ExitCode = ExitCode.OTHER
 
-    def __init__(
-        self, message: str, *, hint: str = "", exit_code: ExitCode | None = None
-    ) -> None:
+    def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -77,7 +75,8 @@ class TrustError(SyncError):
 class TransferError(SyncError):
     """A source did not deliver: connection, status, length or content.
 
-    ``status`` is the HTTP status if there was one, ``retry_after_s`` what a busy host asked us to wait.
+    ``status`` is the HTTP status if there was one, ``retry_after_s`` what a busy host asked us to
+    wait.
     """
 
     exit_code = ExitCode.NETWORK

@@ -596,7 +596,7 @@ def decode_removed(header: Header, data: bytes, where: str = "manifest") -> Remo
     if len(data) != header.removed_length or Digest.of(data) != header.removed_digest:
         raise ManifestError(where, "not the bytes that the header names")
     count = header.removed_count
-    raw = _inflater()(data, where, count * _REMOVED_BYTES) if data else b""
+    raw = _inflater()(data, where, count * _REMOVED_BYTES) if count else data
     if len(raw) != count * _REMOVED_BYTES:
         raise ManifestError(where, f"{len(raw)} bytes are not {count} removed entries")
     removed = Removed(

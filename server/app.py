@@ -23,7 +23,7 @@ from server.handlers import REVALIDATE, Handlers
 from server.joined import StaleFilesError
 from server.metrics import Metrics
 from server.packs import DEFAULT_CACHE_BYTES, PackReader, PackShelf
-from server.sending import Sender
+from server.sending import STALL_S, Sender
 
 METRICS: Final = web.AppKey("metrics", Metrics)
 # Reads wait for disks, not for processors: enough to keep an array of disks busy.
@@ -41,14 +41,16 @@ _SAFETY: Final = {
 class ServeConfig:
     """What to serve and how.
 
-    ``warn`` takes one line about a request that could not be answered as it should.  ``cache_bytes``
-    bounds the memory for decoded buckets, ``threads`` how many reads go on at once.
+    ``warn`` takes one line about a request that could not be answered as it should.  A client that
+    takes nothing for ``stall_s`` is cut off.  ``cache_bytes`` bounds the memory for decoded
+    buckets, ``threads`` how many reads go on at once.
     """
 
     repo: Path
     warn: Callable[[str], None]
+    stall_s: float = STALL_S
     cache_bytes: int = DEFAULT_CACHE_BYTES
-    threads: int = 8
+    threads: int = min(_MAX_THREADS, _THREADS_PER_CPU * (os.cpu_count() or 1))
 
 
 def make_app(config: ServeConfig) -> web.Application:
@@ -63,7 +65,7 @@ def make_app(config: ServeConfig) -> web.Application:
         repo=config.repo,
         watch=watch,
         shelf=PackShelf(PackReader(config.repo), executor, config.cache_bytes),
-        sender=Sender(executor, metrics, config.warn),
+        sender=Sender(executor, metrics, config.warn, config.stall_s),
         counters=metrics,
     )
 
@@ -140,7 +142,7 @@ def _plain(status: HTTPStatus, headers: dict[str, str]) -> web.Response:
 
 
 def _gone(error: StaleFilesError) -> web.Response:
-    """410: which files of the request are no longer what was published, for a client to plan anew."""
+    """410: which files of a request are not what was published, for a client to plan anew."""
     named = [parse_entry_name(name) for name in error.names]
     fields = {
         "error": "gone",

@@ -7,9 +7,10 @@ its copy is written, unless the last look at it still holds and its object is th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,6 +29,7 @@ from syncclient.tree import FileStat, open_below
 
 _BATCH: Final = 64
 _VERSION: Final = 1
+_NS: Final = 10**9
 
 
 class Seen(NamedTuple):
@@ -47,16 +49,13 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssetTask:
-    """Some assets of a tree; ``seen`` by path is what is remembered, ``number`` names a stage."""
+    """Some assets of a tree; ``seen`` by path is what is remembered."""
 
     tree: str
     repository: Repository
-    number: int
     paths: tuple[str, ...]
-    seen: dict[str, Seen]
+    seen: Mapping[str, Seen]
     date_ns: int
-    methods: tuple[Method, ...]
-    at_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +66,12 @@ class StoredAsset:
     seen: Seen
     hashed: bool
 
+    @property
+    def asset(self) -> Asset:
+        """How a descriptor names it."""
+        digest = Digest(self.seen.digest)
+        return Asset(path=SafePath(self.path), size_bytes=self.seen.size_bytes, digest=digest)
+
 
 def store_assets(task: AssetTask) -> list[StoredAsset]:
     """Make an object of each asset; StoreError names one that cannot be read or changed twice."""
@@ -75,9 +80,10 @@ def store_assets(task: AssetTask) -> list[StoredAsset]:
         layer=os.fspath(task.repository.stages),
         stages=os.fspath(task.repository.stages),
         date_ns=task.date_ns,
-        methods=task.methods,
+        methods=(Method.REFLINK, Method.COPY),
     )
-    stage = Stage(target, "assets", f"{task.number}")
+    # Each task has a stage of its own, since the tasks of a run are done side by side.
+    stage = Stage(target, "assets", secrets.token_hex(8))
     try:
         return [_store(task, root_fd, path, stage) for path in task.paths]
     finally:
@@ -88,6 +94,7 @@ def store_assets(task: AssetTask) -> list[StoredAsset]:
 def _store(task: AssetTask, root_fd: int, path: str, stage: Stage) -> StoredAsset:
     folder, _, name = path.rpartition("/")
     parts = tuple(folder.split("/")) if folder else ()
+    at_ns = time.time_ns()
     try:
         folder_fd = open_below(root_fd, parts)
     except OSError as error:
@@ -100,9 +107,7 @@ def _store(task: AssetTask, root_fd: int, path: str, stage: Stage) -> StoredAsse
     finally:
         os.close(folder_fd)
     task.repository.adopt_object(stage.path / name, Digest(taken.digest))
-    return StoredAsset(
-        path=path, seen=Seen(*taken.stat, task.at_ns, taken.digest), hashed=True
-    )
+    return StoredAsset(path=path, seen=Seen(*taken.stat, at_ns, taken.digest), hashed=True)
 
 
 def _known(task: AssetTask, path: str, name: str, folder_fd: int) -> Seen | None:
@@ -118,11 +123,25 @@ def _known(task: AssetTask, path: str, name: str, folder_fd: int) -> Seen | None
     return seen if same and stored == seen.size_bytes else None
 
 
-def batches(paths: Iterable[SafePath]) -> Iterator[tuple[str, ...]]:
-    """The paths in order, some at a time."""
-    texts = (path.text for path in paths)
-    while batch := tuple(islice(texts, _BATCH)):
-        yield batch
+def asset_tasks(
+    tree: Path,
+    repository: Repository,
+    paths: Sequence[SafePath],
+    seen: Mapping[str, Seen],
+    date: int,
+) -> list[AssetTask]:
+    """The work of storing assets, in batches; ``seen`` by path is what is remembered."""
+    texts = [path.text for path in paths]
+    return [
+        AssetTask(
+            tree=str(tree),
+            repository=repository,
+            paths=batch,
+            seen={path: seen[path] for path in batch if path in seen},
+            date_ns=date * _NS,
+        )
+        for batch in (tuple(texts[at : at + _BATCH]) for at in range(0, len(texts), _BATCH))
+    ]
 
 
 def limit_assets(
@@ -143,7 +162,8 @@ def limit_assets(
     if len(assets) > MAX_ASSETS:
         raise ConfigError(
             f"{tree} has {len(assets):,} files that are no entries; a release can have {MAX_ASSETS:,}",
-            hint="Such files begin with " + ", ".join(a.text for a in assets[:3])
+            hint="Such files begin with "
+            + ", ".join(a.text for a in assets[:3])
             + ". Name those that shall be published with --asset, or move them away.",
         )
     return assets
@@ -157,15 +177,6 @@ def _below_tree(tree: Path, path: Path) -> str:
 
 def _is_at(asset: SafePath, path: str) -> bool:
     return asset.text == path or asset.text.startswith(f"{path}/")
-
-
-def to_asset(stored: StoredAsset) -> Asset:
-    """How a descriptor names it."""
-    return Asset(
-        path=SafePath(stored.path),
-        size_bytes=stored.seen.size_bytes,
-        digest=Digest(stored.seen.digest),
-    )
 
 
 def encode_seen(stored: Iterable[StoredAsset]) -> bytes:

@@ -52,6 +52,14 @@ class AuditReport:
         return sum(f.count for f in self.findings if f.severity is severity)
 
     @property
+    def verdict(self) -> str:
+        """``3 errors and 1 notice``, for a title."""
+        if not self.findings:
+            return "Nothing was found."
+        errors, notices = self.count(Severity.ERROR), self.count(Severity.NOTICE)
+        return f"{counted(errors, 'error')} and {counted(notices, 'notice')}"
+
+    @property
     def counts(self) -> dict[str, int]:
         """Places by kind, over all variants."""
         totals: Counter[str] = Counter()
@@ -103,7 +111,7 @@ def _row_findings(posts: PostTable) -> Iterator[Finding]:
             kind=FindingKind.UNREADABLE_ROW,
             severity=Severity.ERROR,
             variant="",
-            meaning=f"{counted(bad, 'line')} of metadata that cannot be read as a post.",
+            meaning="Lines of metadata that cannot be read as a post.",
             ids=np.empty(0, np.uint32),
             count=bad,
             listed=len(posts.bad_rows),
@@ -114,7 +122,7 @@ def _row_findings(posts: PostTable) -> Iterator[Finding]:
             kind=FindingKind.ROW_WITHOUT_ID,
             severity=Severity.NOTICE,
             variant="",
-            meaning=f"{counted(hidden, 'row')} of metadata without an id (hidden posts).",
+            meaning="Rows of metadata that hide their id (banned or gold-only posts).",
             ids=np.empty(0, np.uint32),
             count=hidden,
             listed=0,
@@ -135,7 +143,7 @@ def _repeated(posts: PostTable) -> Iterator[Finding]:
         FindingKind.REPEATED_ROW,
         Severity.NOTICE,
         "",
-        f"{counted(len(ids), 'row')} of metadata about a post that a later row tells of again.",
+        "Rows about a post that a later row tells of again; the later one is used.",
         ids,
         lambda place: Item(post_id=int(ids[place]), path="", detail="a later row is used"),
     )

@@ -23,7 +23,7 @@ from manifests.layers import Difference, Rows, diff, match, same_file
 from server.hashing import Taken, Taker
 from server.inspection import FileTable
 from server.lineage import bucket_entries
-from server.links import Links, Method, Placed, Stage, boot_id, list_placed
+from server.links import Links, Method, Placed, Stage, boot_id, disk_error, list_placed
 from server.look import Look
 from server.record import STAT_ROW, StatRows
 from server.tables import FILE_ROW
@@ -63,7 +63,7 @@ def _opened(task: BucketTask) -> Iterator[_Bucket]:
     except ManifestError as error:
         raise StoreError(f"{task.place}: {error}", hint=error.hint) from error
     except OSError as error:
-        raise StoreError(f"{task.place}: {error.strerror or error}") from error
+        raise disk_error(task.place, error) from error
     finally:
         if folder_fd >= 0:
             os.close(folder_fd)

@@ -1,7 +1,7 @@
 """What a repository serves now: its live releases and layers, read again when a new one is signed.
 
-``tuf/metadata/timestamp.json`` is replaced by every signature and by nothing else, so its stat says
-whether to look further.  Signatures are for clients to check; a host reads its own files.
+``tuf/metadata/timestamp.json`` is replaced by every signature and by nothing else, so its stat
+says whether to look further.  Signatures are for clients to check; a host reads its own files.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class CatalogWatch:
         return self._catalog
 
     async def layer(self, name: str) -> ServedLayer | None:
-        """A layer; one that is unknown is looked for again at once, since it may just be signed."""
+        """A layer; an unknown one is looked for again at once, since it may just be signed."""
         catalog = await self.current()
         if name not in catalog.layers:
             await self._look()

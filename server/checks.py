@@ -15,7 +15,7 @@ from manifests.columns import U32, Bools
 from manifests.paths import Layout
 from manifests.rows import RowFault
 from server.content import Kind, Problem, kind_of_extension
-from server.findings import Finding, FindingKind, Item, Severity, counted, id_finding
+from server.findings import Finding, FindingKind, Item, Severity, id_finding
 from server.inspection import FileTable
 from server.posts import BANNED, DELETED, PostTable
 from server.tables import Places, Rows
@@ -69,12 +69,12 @@ def check_content(variant: VariantFiles) -> Iterator[Finding]:
         return Kind(int(rows["kind"][row])).text
 
     empty = np.flatnonzero(rows["kind"] == Kind.EMPTY)
-    meaning = f"{counted(len(empty), 'file')} without a single byte."
+    meaning = "Files without a single byte."
     yield from variant.finding(FindingKind.EMPTY_FILE, empty, meaning, lambda _: "0 bytes")
 
     closed = rows["problem"] == Problem.UNREADABLE
     places = np.flatnonzero(closed)
-    meaning = f"{counted(len(places), 'file')} that cannot be opened or read."
+    meaning = "Files that cannot be opened or read."
     yield from variant.finding(
         FindingKind.UNREADABLE_FILE, places, meaning, lambda _: Problem.UNREADABLE.text
     )
@@ -82,14 +82,14 @@ def check_content(variant: VariantFiles) -> Iterator[Finding]:
     yield from variant.finding(
         FindingKind.TRUNCATED,
         cut,
-        f"{counted(len(cut), 'file')} cut off, or broken inside.",
+        "Files that are cut off, or broken inside.",
         lambda row: f"{holds(row)}: {Problem(int(rows['problem'][row])).text}",
     )
     other = np.flatnonzero(_unlike_extension(files) & ~closed)
     yield from variant.finding(
         FindingKind.EXTENSION_CONTENT,
         other,
-        f"{counted(len(other), 'file')} with something else inside than the extension says.",
+        "Something else is inside than the extension says.",
         lambda row: f"named .{files.extension(row)}, holds {holds(row)}",
     )
 
@@ -112,9 +112,9 @@ def check_presence(variant: VariantFiles, posts: PostTable, *, primary: bool) ->
     """Files without a post, and posts without a file."""
     known, _ = posts.find(variant.files.ids)
     orphans, hidden = np.flatnonzero(~known), posts.faults.get(RowFault.NO_ID, 0)
-    meaning = f"{counted(len(orphans), 'file')} without a post in the metadata."
+    meaning = "No post of the metadata has their id."
     if hidden:
-        meaning += f" {counted(hidden, 'row')} of it without an id may be about them."
+        meaning += f" The rows without an id ({hidden:,}) may be about them."
     yield from variant.finding(
         FindingKind.FILE_WITHOUT_POST, orphans, meaning, lambda _: "no post has this id"
     )
@@ -129,7 +129,7 @@ def _missing(
     variant: VariantFiles, posts: PostTable, ids: U32, *, primary: bool
 ) -> Iterator[Finding]:
     severity = Severity.ERROR
-    meaning = f"{counted(len(ids), 'post')} of {len(posts):,} without a file."
+    meaning = f"Of {len(posts):,} posts in the metadata, these have no file."
     if not primary and len(ids) > _MEANT_TO_BE_WHOLE * len(posts):
         severity = Severity.NOTICE
         meaning += f" {variant.name} seems to be made for a part of the posts only."
@@ -148,7 +148,7 @@ def _missing_hidden(variant: VariantFiles, ids: U32) -> Iterator[Finding]:
         FindingKind.DELETED_WITHOUT_FILE,
         Severity.NOTICE,
         variant.name,
-        f"{counted(len(ids), 'deleted or banned post')} without a file.",
+        "Deleted or banned posts that have no file.",
         ids,
         _absent(ids, "no file; the post is deleted or banned"),
     )
@@ -163,7 +163,7 @@ def _absent(ids: U32, detail: str) -> Callable[[int], Item]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Pairs:
-    """Files that have a post: row ``rows[i]`` of the files belongs to row ``places[i]`` of posts."""
+    """Files that have a post: ``rows`` of the files and, pair by pair, ``places`` of the posts."""
 
     variant: VariantFiles
     posts: PostTable
@@ -237,7 +237,7 @@ def check_agreement(variant: VariantFiles, posts: PostTable) -> Iterator[Finding
     yield from pairs.finding(
         FindingKind.EXTENSION_METADATA,
         differ,
-        f"{counted(int(differ.sum()), 'file')} with another extension than metadata says.",
+        "Metadata names another extension.",
         lambda _, post: f"metadata says .{posts.extensions[post['ext']]}",
         Severity.NOTICE,
     )
@@ -264,7 +264,7 @@ def _by_share(differ: Bools, stated: Bools) -> Severity:
 def _share(differ: Bools, stated: Bools, what: str, reason: str) -> str:
     count, total = int(np.count_nonzero(differ)), int(np.count_nonzero(stated))
     if _by_share(differ, stated) is Severity.ERROR:
-        return f"{counted(count, 'file')} of {total:,} without the {what} that metadata says."
+        return f"Of {total:,} files, these do not have the {what} that metadata says."
     return (
         f"Most files ({count / max(total, 1):.0%} of {total:,}) do not have the {what} that "
         f"metadata says. {reason} So this cannot tell which of them are damaged."

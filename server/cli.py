@@ -1,7 +1,7 @@
 """``bucketsync-server``: the publisher's and host's command line.
 
-Each verb is a module of :mod:`server.commands`; this one parses, runs it and turns errors into exit
-codes.
+Each verb is a module of :mod:`server.commands`; this one parses, runs it and turns errors into
+exit codes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     for name, verb_parser in found.choices.items():
         verb_parser.set_defaults(verb=name)
         verb_parser.add_argument(
-            "--json", action="store_true", help="one JSON object a line on stdout, the summary last"
+            "--json",
+            action="store_true",
+            help="one JSON object a line on stdout, the summary last",
         )
         verb_parser.add_argument(
             "-q", "--quiet", action="store_true", help="print only warnings and errors"

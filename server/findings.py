@@ -94,27 +94,27 @@ _STRAYS = {
     StrayKind.WRONG_BUCKET: (
         FindingKind.WRONG_BUCKET,
         Severity.ERROR,
-        "{count} named like a post's lying outside its bucket, where nobody looks for it.",
+        "Named like a post's file, but outside its bucket, where nobody looks for it.",
     ),
     StrayKind.CASE_TWIN: (
         FindingKind.CASE_TWIN,
         Severity.ERROR,
-        "{count} with a twin that differs only in case; Windows and macOS cannot hold both.",
+        "A twin differs only in case; Windows and macOS cannot hold both.",
     ),
     StrayKind.DUPLICATE_ID: (
         FindingKind.DUPLICATE_ID,
         Severity.ERROR,
-        "{count} with the id of another file of the same variant.",
+        "Another file of the variant has the same id.",
     ),
     StrayKind.MISPLACED: (
         FindingKind.MISPLACED,
         Severity.ERROR,
-        "{count} that cannot be published: links, devices, or names that some systems refuse.",
+        "Left out of a release: links, devices, and names that some systems refuse.",
     ),
     StrayKind.ODD_NAME: (
         FindingKind.ODD_NAME,
         Severity.NOTICE,
-        "{count} in bucket folders but not named ID.EXT; published as they are.",
+        "In bucket folders, but not named ID.EXT; published as they are.",
     ),
 }
 
@@ -178,7 +178,7 @@ class StrayLog:
                 kind=kind,
                 severity=severity,
                 variant=variant,
-                meaning=meaning.format(count=counted(kept.count, "file")),
+                meaning=meaning,
                 ids=np.sort(np.array(kept.ids, np.uint32)),
                 count=kept.count,
                 listed=len(strays),

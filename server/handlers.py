@@ -1,7 +1,7 @@
 """Thin handlers: a URL to what lies there, and what lies there to an answer.
 
-Every path of the repository is built from parts that a route's pattern or a parser has accepted, so
-no request can name anything else: not ``.publish``, not a dot file, not what lies beside REPO.
+Every path of the repository is built from parts that a route's pattern or a parser has accepted,
+so no request can name anything else: not ``.publish``, not a dot file, not what lies beside REPO.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from aiohttp import web
 
 from manifests.paths import parse_entry_name
 from server.catalog import CatalogWatch, ServedLayer
-from server.joined import StaleFilesError, read_document
+from server.documents import read_document
+from server.joined import StaleFilesError
 from server.metrics import CONTENT_TYPE as METRICS_TYPE
 from server.metrics import Metrics, render_metrics
 from server.packs import Pack, PackShelf
@@ -62,7 +63,7 @@ class Handlers:
         ]
 
     async def metadata(self, request: web.Request) -> web.StreamResponse:
-        """Signed metadata; timestamp.json, the one mutable document, is asked for again each time."""
+        """Signed metadata; of it only timestamp.json is ever replaced."""
         name = request.match_info["name"]
         path = self.repo / "tuf" / "metadata" / name
         cache_control = REVALIDATE if name == "timestamp.json" else SHORT
@@ -103,8 +104,8 @@ class Handlers:
         )
         reply = plan_reply(request.method, request.headers, shown, _boundary())
         if document.data is not None:
-            return self.sender.answer(request, reply, document.data)
-        return await self.sender.send(request, reply, document.joined(path))
+            return await self.sender.answer(request, reply, document.data)
+        return await self.sender.send(request, reply, document.joined())
 
     async def loose_file(self, request: web.Request) -> web.StreamResponse:
         """One entry of a layer; its entity tag is its BLAKE3."""

@@ -19,7 +19,7 @@ from manifests.columns import CHUNK_BYTES
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError
 from server.content import Content, inspect_bytes, inspect_open
-from server.links import Method, Placed, Stage, write_all
+from server.links import Method, Placed, Stage, disk_error, write_all
 from syncclient.tree import OPEN_READ, FileStat, reflink
 
 # One change while a file is read is bad luck, two are a writer at work.
@@ -89,8 +89,7 @@ class Taker:
                     with suppress(FileNotFoundError):
                         self._stage.drop(name)
             except OSError as error:
-                shown = f"{self._place}/{name}: {error.strerror or error}"
-                raise StoreError(shown) from error
+                raise disk_error(f"{self._place}/{name}", error) from error
         return None
 
     def _open(self, name: str) -> tuple[int, FileStat]:

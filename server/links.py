@@ -11,6 +11,7 @@ is made only on request; a *copy* is always right.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from contextlib import suppress
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from manifests.columns import CHUNK_BYTES, I64, U8, U32, U64, Entries, empty
+from manifests.errors import StoreError
 from manifests.layers import match, same_file
 from server.memory import pack_columns, unpack_columns
 from syncclient.tree import FileStat, Listing, copy_bytes, list_folder, reflink
@@ -29,6 +31,18 @@ _MODE: Final = 0o444
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _COLUMNS: Final = ("ids", "exts", "digests", "sizes", "mtimes", "inodes", "methods")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+ROOM_HINT: Final = (
+    "Free some space; or publish with --link hard (no second copy, but files of the tree must then "
+    "never be overwritten in place), or with --in-place (old releases lose what is overwritten)."
+)
+
+
+def disk_error(place: str, error: OSError) -> StoreError:
+    """What to tell about an error of the system at a file or folder."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return StoreError(f"{place}: {error.strerror or error}", hint=ROOM_HINT if full else "")
 
 
 class Method(IntEnum):

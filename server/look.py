@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from manifests.columns import MAX_EXTENSIONS, I64, U8, U32, U64, Bools, Entries
+from manifests.columns import I64, MAX_EXTENSIONS, U8, U32, U64, Bools, Entries
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import ManifestError
 from manifests.layers import Rows

@@ -14,7 +14,7 @@ import blake3
 
 from manifests.columns import Entries
 from manifests.errors import StoreError
-from server.links import write_all
+from server.links import disk_error, write_all
 from syncclient.tree import open_regular
 
 _READ_BYTES: Final = 4 * 2**20
@@ -48,7 +48,7 @@ def write_pack(task: PackTask) -> PackTask:
                 )
         os.utime(out, ns=(task.date_ns, task.date_ns))
     except OSError as error:
-        raise StoreError(f"{task.folder}: {error.strerror or error}") from error
+        raise disk_error(task.folder, error) from error
     finally:
         os.close(out)
     return task

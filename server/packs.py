@@ -7,6 +7,7 @@ They are read and decoded when a bucket is first asked for, and kept until other
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,7 +24,8 @@ from manifests.errors import StoreError
 from manifests.manifest import Header, decode_header, decode_rows
 from manifests.model import LayerRef, ManifestRef
 from server.catalog import ServedLayer
-from server.joined import JoinedFiles, Rows, read_document
+from server.documents import read_document
+from server.joined import JoinedFiles, Rows
 from server.record import ServedRecord
 
 # What decoded buckets may take in memory: about 1.3 million entries.  One bucket is always kept.
@@ -69,7 +71,7 @@ class Pack:
 
 
 class PackReader:
-    """Reads packs from the objects of a repository; blocks on the disk, so it belongs in threads."""
+    """Reads packs from the objects of a repository; blocks on the disk, so it is for threads."""
 
     def __init__(self, repo: Path) -> None:
         self._repo = repo
@@ -111,7 +113,7 @@ class PackReader:
         document = read_document(path, max_bytes=0)
         if document is None or document.stat.size_bytes != size_bytes:
             return None
-        return document.joined(path)
+        return document.joined()
 
     def _entries(self, ref: ManifestRef, bucket: int) -> Entries:
         path = self._repo / "objects" / ref.digest.hex[:2] / ref.digest.hex
@@ -128,8 +130,7 @@ class PackReader:
             raise StoreError(
                 f"{path}: this manifest is missing", hint="Restore objects/ from a mirror."
             ) from error
-        pairs = zip(bounds[:-1], bounds[1:], strict=True)
-        frames = [data[first - bounds[0] : last - bounds[0]] for first, last in pairs]
+        frames = [data[a - bounds[0] : b - bounds[0]] for a, b in itertools.pairwise(bounds)]
         return decode_rows(header, rows, frames, 0, f"manifest {ref.digest.hex[:12]}")
 
     def _stats(

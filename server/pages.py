@@ -29,7 +29,8 @@ pre { margin: 0; padding: 1rem 1.15rem; font: .9rem/1.6 ui-monospace, monospace;
 pre b { color: var(--accent); font-weight: 600; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .6rem 1.15rem; text-align: left; white-space: nowrap; vertical-align: top; }
-th { font-size: .8rem; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--line); }
+th { font-size: .8rem; font-weight: 600; color: var(--soft);
+  border-bottom: 1px solid var(--line); }
 tr + tr td { border-top: 1px solid var(--line); }
 .number { text-align: right; }
 .newest { margin-left: .5rem; padding: .1rem .5rem; border-radius: 1rem; font-size: .75rem;
@@ -47,39 +48,36 @@ _PAGE: Final = """<!doctype html>
 </head>
 <body>
 <main>
+<h1>{title}</h1>
+<p class="soft">A dataset in signed releases, served by bucketsync.</p>
 {body}
 </main>
 </body>
 </html>
 """
+_COMMANDS: Final = """<h2>Get it</h2>
+<div class="card"><pre><b>bucketsync clone</b> {url} {folder} --trust-root {fingerprint}
+<b>bucketsync upgrade</b> {folder}   # later, to the newest release</pre></div>
+"""
+_TRUST: Final = """<h2>Trust</h2>
+<p>Every file is checked against the publisher's signature. The fingerprint of its root is
+<code>{fingerprint}</code>; compare it with one from another source.</p>"""
 
 
 def front_page(catalog: Catalog, url: str) -> str:
     """HTML of the releases and of the command that fetches them from ``url``."""
     releases = catalog.releases
     title = releases[-1].dataset if releases else "bucketsync"
-    body = _releases(releases) if releases else "<p>Nothing has been published here yet.</p>"
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        '<p class="soft">A dataset in signed releases, served by bucketsync.</p>',
-        *(_commands(title, catalog.fingerprint, url) if releases else []),
-        body,
-        "<h2>Trust</h2>",
-        "<p>Every file is checked against the publisher's signature. The fingerprint of its root is"
-        f" <code>{catalog.fingerprint}</code>; compare it with one from another source.</p>",
-    ]
-    return _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(parts))
+    if releases:
+        body = _commands(title, catalog.fingerprint, url) + _releases(releases)
+    else:
+        body = "<p>Nothing has been published here yet.</p>"
+    body += _TRUST.format(fingerprint=catalog.fingerprint)
+    return _PAGE.format(title=escape(title), style=_STYLE, body=body)
 
 
-def _commands(dataset: str, fingerprint: str, url: str) -> list[str]:
-    where, folder = escape(url), escape(dataset)
-    return [
-        "<h2>Get it</h2>",
-        '<div class="card"><pre>'
-        f"<b>bucketsync clone</b> {where} {folder} --trust-root {fingerprint}\n"
-        f"<b>bucketsync upgrade</b> {folder}   # later, to the newest release"
-        "</pre></div>",
-    ]
+def _commands(dataset: str, fingerprint: str, url: str) -> str:
+    return _COMMANDS.format(url=escape(url), folder=escape(dataset), fingerprint=fingerprint)
 
 
 def _releases(releases: list[Descriptor]) -> str:
@@ -87,17 +85,17 @@ def _releases(releases: list[Descriptor]) -> str:
         f'<th class="number">{name}</th>' for name in ("Files", "Size", "Added by it")
     )
     newest = releases[-1].release
-    rows = "\n".join(_rows(item, item.release == newest) for item in reversed(releases))
-    return (
-        f'<h2>Releases</h2>\n<div class="card"><table>\n<tr>{columns}</tr>\n{rows}\n</table></div>'
-    )
+    rows = "\n".join(_rows(item, newest) for item in reversed(releases))
+    table = f"<table>\n<tr>{columns}</tr>\n{rows}\n</table>"
+    return f'<h2>Releases</h2>\n<div class="card">{table}</div>\n'
 
 
-def _rows(release: Descriptor, newest: bool) -> str:  # noqa: FBT001 (a row's only flag)
-    mark = '<span class="newest">newest</span>' if newest else ""
+def _rows(release: Descriptor, newest: str) -> str:
+    """A row for each variant of a release."""
+    mark = '<span class="newest">newest</span>' if release.release == newest else ""
     date = datetime.fromtimestamp(release.created, UTC).date().isoformat()
     own = release.layers[-1].manifests
-    rows = []
+    rows: list[str] = []
     for variant in release.variants:
         total = release.totals[variant]
         added = own[variant].entries if variant in own else 0

@@ -1,13 +1,13 @@
-"""Which bytes a request gets: conditions, ranges and multipart framing of RFC 9110, as pure values.
+"""Which bytes a request gets: conditions, ranges and multipart framing (RFC 9110), as pure values.
 
 Rules:
 
-* A condition that fails answers 304 or 412 without a body; then ``Range`` counts, for GET alone, and
-  only if ``If-Range`` names what is served now (strong comparison).
+* A condition that fails answers 304 or 412 without a body; then ``Range`` counts, for GET alone,
+  and only if ``If-Range`` names what is served now (strong comparison).
 * Another unit than ``bytes`` is ignored, as the standard demands.  A set of byte ranges that is
-  malformed, longer than ``MAX_RANGES`` or overlaps itself more than once is refused with 416 (RFC
-  9110, 14.2 lets a server ignore or reject it): ignoring it would answer a wish for few bytes with
-  gigabytes.  So no answer is longer than twice the representation and its part headers.
+  malformed, longer than ``MAX_RANGES`` or overlaps itself more than once is refused with 416
+  (RFC 9110, 14.2 lets a server ignore or reject it): ignoring it would answer a wish for few bytes
+  with gigabytes.  So no answer is longer than twice the representation and its part headers.
 * Ranges come back in the order they were asked for, and are not joined.
 
 Nothing here reads a file or knows of sockets.
@@ -22,7 +22,7 @@ from email.utils import formatdate, mktime_tz, parsedate_tz
 from http import HTTPStatus
 from typing import Final
 
-# A client that joins neighbours needs few parts; one request must not cost thousands of part headers.
+# A client that joins neighbours needs few parts; no request may cost thousands of part headers.
 MAX_RANGES: Final = 512
 MAX_OVERLAPS: Final = 1
 # Of the whole header line; the HTTP parser refuses longer ones with 400.
@@ -91,11 +91,11 @@ class Reply:
 def plan_reply(
     method: str, headers: Mapping[str, str], shown: Representation, boundary: str
 ) -> Reply:
-    """The answer to a GET or HEAD with these request headers.
+    """The answer to a GET or HEAD with these request headers, whose names match in any case.
 
-    ``headers`` finds names whatever their case.  ``boundary`` separates parts and must not occur in
-    the bytes served: a long random text.  A HEAD is answered like a GET without ``Range``, for which
-    alone ranges are defined (RFC 9110, 14.2); its body is planned and left to the caller not to send.
+    ``boundary`` separates parts and must not occur in the bytes served: a long random text.  A
+    HEAD is answered like a GET without ``Range``, since ranges are defined for GET alone
+    (RFC 9110, 14.2); its body is planned, and left to the caller not to send.
     """
     known = shown.headers()
     if (status := failed_condition(headers, shown)) is not None:
@@ -115,7 +115,7 @@ def plan_reply(
 
 
 def _empty(status: HTTPStatus, known: Mapping[str, str]) -> Reply:
-    """An answer without a body; only 304 has no length, since its length would be that of a 200."""
+    """An answer without a body; 304 states no length, which would be that of a 200."""
     length = {} if status is HTTPStatus.NOT_MODIFIED else {"Content-Length": "0"}
     return Reply(status=status, headers={**known, **length})
 

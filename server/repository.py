@@ -172,4 +172,3 @@ def sync_file_system(path: Path) -> None:
             raise StoreError(f"{path}: the disk did not take everything: {problem}")
     finally:
         os.close(fd)
-

@@ -4,10 +4,10 @@ Rules:
 
 * The event loop neither reads a file nor waits for a disk, not even in sendfile(2).
 * A request holds one batch in memory, and what its socket takes, whatever its size.
-* Before the first byte of an answer every file it touches is looked at, and one that is not what was
-  published raises StaleFilesError.  If one changes later, the connection is cut: an answer is never
-  complete with wrong bytes in it.
-* A client that takes nothing for STALL_S is cut off.
+* Before the first byte of an answer every file it touches is looked at, and one that is not what
+  was published raises StaleFilesError.  If one changes later, the connection is cut: an answer is
+  never complete with wrong bytes in it.
+* A client that takes nothing for a while is cut off.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -31,6 +30,8 @@ from server.metrics import Metrics
 from server.ranges import ByteRange, Reply
 
 STALL_S: Final = 60.0
+# Bodies up to here go through aiohttp, which copies what the socket does not take at once.
+_SMALL_BYTES: Final = 128 * 2**10
 # Sent by one turn of a thread, so that one fast client does not keep it.
 _PUSH_BYTES: Final = 8 * 2**20
 P = ParamSpec("P")
@@ -56,20 +57,23 @@ class Stretch:
 def turns(files: JoinedFiles, reply: Reply) -> Iterator[Batch | Stretch]:
     """Cut the body of an answer into stretches of large files, and batches of BATCH_BYTES at most.
 
-    Only part headers can make a batch a little longer.
+    A batch ends early where the next run of small files would not fit.
     """
     body: list[bytes | ByteRange] = []
     size_bytes = 0
     for piece in _pieces(files, reply):
-        length = len(piece) if isinstance(piece, bytes) else piece.wanted.size_bytes if isinstance(piece, Stretch) else piece.size_bytes
-        if body and (isinstance(piece, Stretch) or size_bytes + length > BATCH_BYTES):
+        if isinstance(piece, Stretch):
+            if body:
+                yield Batch(tuple(body), size_bytes)
+            yield piece
+            body, size_bytes = [], 0
+            continue
+        length = len(piece) if isinstance(piece, bytes) else piece.size_bytes
+        if body and size_bytes + length > BATCH_BYTES:
             yield Batch(tuple(body), size_bytes)
             body, size_bytes = [], 0
-        if isinstance(piece, Stretch):
-            yield piece
-        else:
-            body.append(piece)
-            size_bytes += length
+        body.append(piece)
+        size_bytes += length
     if body:
         yield Batch(tuple(body), size_bytes)
 
@@ -88,15 +92,22 @@ def _pieces(files: JoinedFiles, reply: Reply) -> Iterator[bytes | ByteRange | St
 
 
 class Sender:
-    """Answers requests from files; ``executor`` bounds how many threads read at a time."""
+    """Answers requests from files.
 
-    def __init__(self, executor: Executor, metrics: Metrics, warn: Callable[[str], None]) -> None:
+    ``executor`` bounds how many threads read at a time; a client that takes nothing for
+    ``stall_s`` is cut off.
+    """
+
+    def __init__(
+        self, executor: Executor, metrics: Metrics, warn: Callable[[str], None], stall_s: float
+    ) -> None:
         self._executor = executor
         self._metrics = metrics
         self._warn = warn
+        self._stall_s = stall_s
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do blocking work in a thread; if cancelled, wait until the thread has let go of ``args``."""
+        """Do blocking work in a thread; if cancelled, first wait until the thread is done."""
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
         try:
@@ -105,7 +116,7 @@ class Sender:
             await asyncio.wait([future])
             raise
 
-    def answer(self, request: web.Request, reply: Reply, data: bytes) -> web.StreamResponse:
+    async def answer(self, request: web.Request, reply: Reply, data: bytes) -> web.StreamResponse:
         """Answer from bytes in memory."""
         if request.method == "HEAD" or not reply.body:
             return _head(reply)
@@ -113,37 +124,31 @@ class Sender:
             item if isinstance(item, bytes) else data[item.start : item.stop]
             for item in reply.body
         )
-        self._metrics.sent_bytes += len(body)
-        return web.Response(status=reply.status, headers=reply.headers, body=body)
+        return await self._send_small(request, reply, body)
 
     async def send(
         self, request: web.Request, reply: Reply, files: JoinedFiles
     ) -> web.StreamResponse:
-        """Answer from files.  StaleFilesError, and OSError of a broken disk, if nothing was sent yet."""
+        """Answer from files.
+
+        StaleFilesError, or OSError of a broken disk, if nothing was sent yet; what goes wrong
+        later cuts the connection.
+        """
         if request.method == "HEAD" or reply.body_bytes > BATCH_BYTES:
             await self._check(files, reply)
         if request.method == "HEAD" or not reply.body:
             return _head(reply)
-        if reply.body_bytes <= BATCH_BYTES:
-            body = await self.run(joined.fill, files, reply.body)
-            self._metrics.sent_bytes += len(body)
-            return web.Response(status=reply.status, headers=reply.headers, body=body)
-        response = _head(reply)
-        try:
-            async with _lent_socket(request, await response.prepare(request)) as socket_fd:
-                for turn in turns(files, reply):
-                    if isinstance(turn, Batch):
-                        await self._send_batch(socket_fd, files, turn)
-                    else:
-                        await self._send_stretch(socket_fd, files, turn)
-        except (SyncError, OSError) as error:
-            self._cut(request, response, error)
-        return response
+        if reply.body_bytes > BATCH_BYTES:
+            return await self._sending(request, reply, self._send_turns, files, reply)
+        data = await self.run(joined.fill, files, reply.body)
+        if len(data) > _SMALL_BYTES:
+            return await self._sending(request, reply, self._send_rest, memoryview(data))
+        return await self._send_small(request, reply, data)
 
     async def _check(self, files: JoinedFiles, reply: Reply) -> None:
         """Look at every file that an answer touches, some at a time."""
         ranges = [item for item in reply.body if isinstance(item, ByteRange)]
-        rows = await self.run(joined.touched_rows, files, ranges)
+        rows = joined.touched_rows(files, ranges)
         stale: list[str] = []
         for first in range(0, len(rows), CHECK_FILES):
             chosen = rows[first : first + CHECK_FILES]
@@ -151,32 +156,84 @@ class Sender:
         if stale:
             raise StaleFilesError(files.folder, stale)
 
-    async def _send_batch(self, socket_fd: int, files: JoinedFiles, turn: Batch) -> None:
-        rest = await self.run(joined.fill_and_push, socket_fd, files, turn.body)
+    async def _send_small(
+        self, request: web.Request, reply: Reply, body: bytes | bytearray
+    ) -> web.StreamResponse:
+        """Hand a body to aiohttp, which copies it with the headers and sends both at once."""
+        response = web.Response(status=reply.status, headers=reply.headers, body=body)
+        try:
+            await response.prepare(request)
+            async with asyncio.timeout(self._stall_s):
+                await response.write_eof()
+            self._metrics.sent_bytes += len(body)
+        except OSError as error:
+            self._cut(request, response, error)
+        return response
+
+    async def _sending(
+        self,
+        request: web.Request,
+        reply: Reply,
+        send: Callable[Concatenate[int, P], Awaitable[None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> web.StreamResponse:
+        """Send the head, then let ``send`` write the body to the connection's socket."""
+        response = _head(reply)
+        try:
+            writer = await response.prepare(request)
+            async with asyncio.timeout(self._stall_s):
+                socket_fd = await _borrow_socket(request, writer)
+            try:
+                await send(socket_fd, *args, **kwargs)
+            finally:
+                os.close(socket_fd)
+        except (SyncError, OSError) as error:
+            self._cut(request, response, error)
+        return response
+
+    async def _send_turns(self, socket_fd: int, files: JoinedFiles, reply: Reply) -> None:
+        for turn in turns(files, reply):
+            if isinstance(turn, Stretch):
+                await self._send_stretch(socket_fd, files, turn)
+            else:
+                rest = await self.run(joined.fill_and_push, socket_fd, files, turn.body)
+                self._metrics.sent_bytes += turn.size_bytes - len(rest)
+                await self._send_rest(socket_fd, rest)
+
+    async def _send_rest(self, socket_fd: int, rest: memoryview) -> None:
+        """Send what is in memory as fast as the client takes it."""
         while rest:
-            await _writable(socket_fd)
+            before = len(rest)
             rest = joined.push_bytes(socket_fd, rest)
-        self._metrics.sent_bytes += turn.size_bytes
+            self._metrics.sent_bytes += before - len(rest)
+            if rest:
+                await self._writable(socket_fd)
 
     async def _send_stretch(self, socket_fd: int, files: JoinedFiles, turn: Stretch) -> None:
-        """Send a part of a large file from the page cache to the socket, without a copy of ours."""
+        """Send a part of a large file with sendfile(2), without a copy of ours."""
         offset = turn.wanted.start - int(files.starts[turn.row])
-        left = turn.wanted.size_bytes
-        file_fd = await self.run(joined.open_large, files, turn.row)
-        try:
-            while left:
-                asked = min(left, _PUSH_BYTES)
-                sent = await self.run(joined.push_file, socket_fd, file_fd, offset, asked)
-                offset, left = offset + sent, left - sent
-                self._metrics.sent_bytes += sent
-                if sent < asked:
-                    await _writable(socket_fd)
-        finally:
-            os.close(file_fd)
+        stop = offset + turn.wanted.size_bytes
+        while offset < stop:
+            count = min(stop - offset, _PUSH_BYTES)
+            sent = await self.run(joined.push_large, socket_fd, files, turn.row, offset, count)
+            self._metrics.sent_bytes += sent
+            offset += sent
+            if sent < count:
+                await self._writable(socket_fd)
 
-    def _cut(
-        self, request: web.Request, response: web.StreamResponse, error: SyncError | OSError
-    ) -> None:
+    async def _writable(self, socket_fd: int) -> None:
+        """Wait until a socket takes bytes or is broken; TimeoutError if it stays full."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        loop.add_writer(socket_fd, ready.set)
+        try:
+            async with asyncio.timeout(self._stall_s):
+                await ready.wait()
+        finally:
+            loop.remove_writer(socket_fd)
+
+    def _cut(self, request: web.Request, response: web.StreamResponse, error: Exception) -> None:
         """End an answer that cannot be completed, so that the client sees that it is not whole."""
         if not isinstance(error, ConnectionError):
             cause = "the client took nothing" if isinstance(error, TimeoutError) else str(error)
@@ -192,14 +249,11 @@ def _head(reply: Reply) -> web.StreamResponse:
     return web.StreamResponse(status=reply.status, headers=reply.headers)
 
 
-@asynccontextmanager
-async def _lent_socket(
-    request: web.Request, writer: AbstractStreamWriter | None
-) -> AsyncIterator[int]:
+async def _borrow_socket(request: web.Request, writer: AbstractStreamWriter | None) -> int:
     """A descriptor of our own of a connection's socket, once all that aiohttp wrote is in it.
 
-    It stays valid if the connection is closed meanwhile: what a thread still writes to it can never
-    reach another connection.
+    It stays valid if the connection is closed meanwhile, so what a thread still writes to it can
+    never reach another connection.  The caller closes it.
     """
     transport = request.transport
     if transport is None or writer is None or transport.is_closing():
@@ -207,23 +261,6 @@ async def _lent_socket(
     if transport.get_extra_info("sslcontext") is not None:
         raise StoreError("files cannot be sent encrypted", hint="Let a proxy in front speak TLS.")
     transport.set_write_buffer_limits(high=0)
-    async with asyncio.timeout(STALL_S):
-        await writer.drain()
+    await writer.drain()
     transport.set_write_buffer_limits()
-    socket_fd = os.dup(transport.get_extra_info("socket").fileno())
-    try:
-        yield socket_fd
-    finally:
-        os.close(socket_fd)
-
-
-async def _writable(socket_fd: int) -> None:
-    """Wait until a socket takes bytes or is broken; TimeoutError after STALL_S."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_writer(socket_fd, ready.set)
-    try:
-        async with asyncio.timeout(STALL_S):
-            await ready.wait()
-    finally:
-        loop.remove_writer(socket_fd)
+    return os.dup(transport.get_extra_info("socket").fileno())

@@ -84,7 +84,7 @@ def _dropped(
     records: Mapping[str, AssetRecord],
     state: State,
 ) -> list[tuple[SafePath, FileStat]]:
-    """Files that were assets of an earlier release, still have its bytes, and are none any more."""
+    """Assets of an earlier release that are none any more but still have its bytes."""
     dropped = []
     for text in sorted(history.keys() - wanted):
         path = SafePath(text)
@@ -97,7 +97,7 @@ def _dropped(
 def _look(
     path: SafePath, places: Places, records: Mapping[str, AssetRecord], state: State
 ) -> tuple[FileStat, bytes] | None:
-    """Stat and digest of what stands at a path, None for nothing; foreign things have no digest."""
+    """Stat and digest of what stands at a path; None for nothing, b"" for no plain file."""
     root, folder = places.asset(path)
     try:
         root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

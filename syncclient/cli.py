@@ -1,7 +1,7 @@
 """``bucketsync``: the client's command line.
 
-Each verb is a module of :mod:`syncclient.commands`; this one parses, runs it and turns errors into exit
-codes.  Only the named verb's module is imported: start-up decides short runs.
+Each verb is a module of :mod:`syncclient.commands`; this one parses, runs it and turns errors into
+exit codes.  Only the named verb's module is imported: start-up decides short runs.
 """
 
 from __future__ import annotations

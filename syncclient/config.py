@@ -1,8 +1,8 @@
 """Settings of a tree (``.bucketsync/config.toml``) and of a run, merged once.
 
-The tree's own settings are not cache: they say what the tree is.  If they are lost, the client refuses
-and points to ``adopt``.  A run's settings come from, weakest first: defaults, the ``[transport]`` table
-of the tree, ``BUCKETSYNC_*`` variables, flags.
+The tree's own settings are not cache: they say what the tree is.  If they are lost, the client
+refuses and points to ``adopt``.  A run's settings come from, weakest first: defaults, the
+``[transport]`` table of the tree, ``BUCKETSYNC_*`` variables, flags.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def private_folder(tree: Path) -> Path:
 
 
 def load_tree_config(tree: Path) -> TreeConfig:
-    """Read a tree's settings; ConfigError (exit 10) where there are none or they cannot be read."""
+    """Read a tree's settings; ConfigError (exit 10) where there are none, or none readable."""
     path = private_folder(tree) / CONFIG_NAME
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -90,7 +90,9 @@ def _from_document(document: dict[str, Any], path: Path) -> TreeConfig:
             buckets=(int(buckets[0]), int(buckets[1])) if buckets else None,
             ids=ids,
         ),
-        variant_dirs={check_variant(k): str(v) for k, v in document.get("variant_dirs", {}).items()},
+        variant_dirs={
+            check_variant(k): str(v) for k, v in document.get("variant_dirs", {}).items()
+        },
         transport=dict(document.get("transport", {})),
     )
 

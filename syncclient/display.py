@@ -1,7 +1,7 @@
-"""The one place that draws progress: bars on a terminal, JSON lines for scripts, else plain notices.
+"""The one place that draws progress: bars on a terminal, JSON lines for scripts.
 
-The estimate of the time left is honest: it comes from the rate of the last half minute, in bytes where
-the phase counts bytes, and is left out until three seconds have been measured.
+The estimate of the time left is honest: it comes from the rate of the last half minute, in bytes
+where the phase counts bytes, and is left out until three seconds have been measured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ _TITLES = {
     "trust": "Signatures",
     "manifests": "Manifests",
     "scan": "Looking at the tree",
-    "check": "Hashing what is unknown",
     "transfer": "Fetching",
     "verify": "Verifying",
     "remove": "Putting aside",

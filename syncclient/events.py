@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A phase began: ``trust``, ``manifests``, ``scan``, ``check``, ``transfer``, ``verify`` or ``remove``.
+    """A phase began: ``trust``, ``manifests``, ``scan``, ``transfer``, ``verify`` or ``remove``.
 
     ``total_files`` and ``total_bytes`` are what it will work through; 0 where that is unknown.
     """

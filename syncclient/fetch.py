@@ -1,11 +1,11 @@
-"""Carrying out one piece of work: fetch, hash, write, name.  Runs the same in a worker or in-process.
+"""Carrying out one piece of work: fetch, hash, write, name; in a worker or in-process.
 
 A :class:`Batch` is some files of one pack, or one large file.  The runner asks other trees on this
-machine first, then the host: ranges of the pack, or loose files where the host has no packs.  BLAKE3 of
-the whole file is the last gate for every source.
+machine first, then the host: ranges of the pack, or loose files where the host has no packs.
+BLAKE3 of the whole file is the last gate for every source.
 
-The event loop only moves bytes; hashing and writing happen in the runner's one disk thread, in which
-its stores live.
+The event loop only moves bytes; hashing and writing happen in the runner's one disk thread, in
+which its stores live.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -42,12 +42,12 @@ T = TypeVar("T")
 class Batch:
     """Files of one folder: what they are, where they come from, where they go.
 
-    All lists have one item a file.  ``pack`` is the URL path of their pack, or "" if they have none;
-    ``urls`` are the loose paths.  ``replaces`` is what the plan saw under the name, None for nothing.
-    A file larger than RANGE_BYTES is alone in its batch; ``chunks`` are its chunk digests, if any.
+    All lists have one item a file.  ``pack`` is the URL path of their pack, or "" if they have
+    none; ``urls`` are the loose paths.  ``replaces`` is what the plan saw under the name, None for
+    nothing. A file larger than RANGE_BYTES is alone in its batch; ``chunks`` are its chunk
+    digests, if any.
     """
 
-    number: int
     # Variant and bucket, or "" and the path of an asset.
     key: tuple[str, int | str]
     root: str
@@ -70,10 +70,9 @@ class Batch:
         """Sum of the sizes."""
         return sum(self.sizes)
 
-    def subset(self, rows: Sequence[int], number: int) -> Batch:
+    def subset(self, rows: Sequence[int]) -> Batch:
         """The same work for some of the files."""
         return Batch(
-            number=number,
             key=self.key,
             root=self.root,
             folder=self.folder,
@@ -107,7 +106,6 @@ class Outcome:
     ``error`` ended the batch early; rows in neither list were not tried.
     """
 
-    number: int
     done: list[int] = field(default_factory=list)
     linked: list[int] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -127,7 +125,7 @@ class Runner:
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._stores: dict[str, Store] = {}
 
-    async def __aenter__(self) -> Runner:
+    async def __aenter__(self) -> Self:
         """Nothing to open: stores are opened when a batch first needs them."""
         return self
 
@@ -157,7 +155,7 @@ class Runner:
 
         After a cancel every finished file is in the tree, and nothing else is visible.
         """
-        outcome = Outcome(number=batch.number)
+        outcome = Outcome()
         try:
             rows = list(range(len(batch.names)))
             if batch.locals:
@@ -199,7 +197,7 @@ class Runner:
     ) -> None:
         offsets: U64 = np.array([batch.offsets[row] for row in rows], np.uint64)
         sizes: U64 = np.array([batch.sizes[row] for row in rows], np.uint64)
-        found = [run for run in packs.runs(offsets, sizes, max_bytes=RANGE_BYTES)]
+        found = packs.runs(offsets, sizes, max_bytes=RANGE_BYTES)
         spans: list[Span] = [(run.start, run.stop) for run in found if run.stop > run.start]
         filled = [run for run in found if run.stop > run.start]
         for run in found:
@@ -284,11 +282,11 @@ def _place_checked(
 
 def _from_trees(runner: Runner, batch: Batch, outcome: Outcome) -> list[int]:
     """Take what other trees on this machine hold; the rows that none of them has."""
-    left = []
-    for row in range(len(batch.names)):
-        if not any(_from_tree(runner, batch, row, folder, outcome) for folder in batch.locals):
-            left.append(row)
-    return left
+    return [
+        row
+        for row in range(len(batch.names))
+        if not any(_from_tree(runner, batch, row, folder, outcome) for folder in batch.locals)
+    ]
 
 
 def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Outcome) -> bool:
@@ -324,16 +322,14 @@ def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Out
 
 
 class _LargeFile:
-    """A file fetched by chunks into a staged part, which survives a crash and is hashed again then.
+    """A file fetched by chunks into a staged part, which survives a crash, then hashed again.
 
     With chunk digests each chunk is checked when it arrives and only wrong or missing ones are
     fetched: also from the file that stands there now, if it is damaged.  Without them (assets) the
     part grows from its start, and only the whole file can be checked.
     """
 
-    def __init__(
-        self, runner: Runner, batch: Batch, source: HttpSource, outcome: Outcome
-    ) -> None:
+    def __init__(self, runner: Runner, batch: Batch, source: HttpSource, outcome: Outcome) -> None:
         self._runner = runner
         self._batch = batch
         self._source = source
@@ -392,7 +388,9 @@ class _LargeFile:
 
     def _intact(self, fd: int, chunk: int, held: int) -> bool:
         start, stop = self._span(chunk)
-        return stop <= held and digest_bytes(os.pread(fd, stop - start, start)) == self._expected(chunk)
+        return stop <= held and digest_bytes(os.pread(fd, stop - start, start)) == self._expected(
+            chunk
+        )
 
     def _expected(self, chunk: int) -> bytes:
         return self._batch.chunks[32 * chunk : 32 * chunk + 32]
@@ -416,7 +414,9 @@ class _LargeFile:
         os.ftruncate(fd, self._size)
         if hash_open(fd, with_chunks=False).digest != self._batch.digests[0]:
             self._store.drop_part(self._part)
-            text = f"{self._batch.urls[0]}: the bytes that came do not have the BLAKE3 of the release"
+            text = (
+                f"{self._batch.urls[0]}: the bytes that came do not have the BLAKE3 of the release"
+            )
             raise _BadChunkError(text)
         aside = self._store.place_staged(
             self._part,

@@ -1,7 +1,8 @@
-"""Asking the hosts of a release, in turn, for things that must come: metadata, descriptors, manifests.
+"""Asking the hosts, in turn, for what must come: metadata, descriptors, manifests.
 
-A host that fails is tried again after a wait, or as it asked, while the others are asked; content is
-checked by the caller's ``check``, and a host that sends wrong bytes has failed like one that is down.
+A host that fails is tried again after a wait, or as it asked, while the others are asked; content
+is checked by the caller's ``check``, and a host that sends wrong bytes has failed like one that is
+down.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from manifests.errors import ManifestError, TransferError
 from syncclient.sources.http import HttpOptions, HttpSource, Span, Traffic
@@ -32,7 +33,7 @@ class Hosts:
         self._sources = [HttpSource(url, options, self.limiter) for url in urls]
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Hosts:
+    async def __aenter__(self) -> Self:
         """Open each host's connection pool; nothing is sent."""
         for source in self._sources:
             await self._stack.enter_async_context(source)
@@ -58,8 +59,8 @@ class Hosts:
     ) -> T:
         """What ``check`` makes of a document, from any host or from ``only`` that one.
 
-        ``check`` raises ManifestError for wrong bytes.  A host that says "missing" is not asked again;
-        if all say so, that error is raised at once.
+        ``check`` raises ManifestError for wrong bytes.  A host that says "missing" is not asked
+        again; if all say so, that error is raised at once.
         """
 
         async def ask(source: HttpSource) -> T:
@@ -107,5 +108,3 @@ class Hosts:
             if len(missing) == len(sources):
                 break
         raise last
-
-

@@ -33,7 +33,7 @@ class _Notes:
 
 
 class Journal:
-    """Collects placed and removed files of one run; its notes are written to the state in a thread."""
+    """Collects placed and removed files of one run; writes them to the state in a thread."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -103,7 +103,9 @@ def _columns(placed: list[Placed]) -> Entries:
         ids=np.array([row[0] for row in rows], np.uint32),
         sizes=np.array([row[2] for row in rows], np.uint64),
         exts=np.array([table.index(row[1]) for row in rows], np.uint8),
-        digests=np.frombuffer(b"".join(row[3] for row in rows), np.uint8).reshape(-1, DIGEST_BYTES),
+        digests=np.frombuffer(b"".join(row[3] for row in rows), np.uint8).reshape(
+            -1, DIGEST_BYTES
+        ),
         offsets=np.zeros(len(rows), np.uint64),
         layers=np.zeros(len(rows), np.uint16),
         chunks=np.empty((0, DIGEST_BYTES), np.uint8),

@@ -1,6 +1,7 @@
 """What a command says: results and JSON lines to stdout, everything for human eyes to stderr.
 
-With ``--json`` stdout has one object a line, the last one the summary; nothing else is printed there.
+With ``--json`` stdout has one object a line, the last one the summary; nothing else is printed
+there.
 """
 
 from __future__ import annotations

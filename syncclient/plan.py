@@ -6,8 +6,8 @@ A file on disk is one of
 * *unknown*: it must be read before anything is decided, unless its size already tells;
 * *foreign*: read, and its digest is that of no layer's entry at this path.  It is the user's.
 
-:func:`compare` decides all that needs no reading and names what to read; :func:`settle` takes the digests
-and finishes.  The same two functions serve clone, upgrade, adopt, status and apply.
+:func:`compare` decides all that needs no reading and names what to read; :func:`settle` takes the
+digests and finishes.  The same two functions serve clone, upgrade, adopt, status and apply.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _NONE = np.empty(0, np.intp)
 class Comparison:
     """One bucket before unknown files are read.
 
-    ``wanted_at`` (wanted rows,) is the listing row of each wanted file, -1 for none.  ``known`` (listing
-    rows,) is the record row that holds, -1 for none.  ``unread`` are listing rows to be hashed.
+    ``wanted_at`` (wanted rows,) is the listing row of each wanted file, -1 for none.  ``known``
+    (listing rows,) is the record row that holds, -1 for none.  ``unread`` are listing rows to be
+    hashed.
     """
 
     view: BucketView
@@ -52,10 +53,11 @@ class Comparison:
 class BucketPlan:
     """What is to do in one bucket.
 
-    Rows of ``view.wanted``: ``keep`` is right as it is; ``add`` is not there; ``change`` stands there
-    in a version of ours; ``foreign`` is taken by a file of the user's; ``unavailable`` is not there and
-    can be had nowhere.  Rows of ``listing``: ``remove`` is ours and no longer wanted, ``extra`` is the
-    user's.  ``digests`` (listing rows, 32) are known where ``ours`` is true.
+    Rows of ``view.wanted``: ``keep`` is right as it is; ``add`` is not there; ``change`` stands
+    there in a version of ours; ``foreign`` is taken by a file of the user's; ``unavailable`` is
+    not there and can be had nowhere.  Rows of ``listing``: ``remove`` is ours and no longer
+    wanted, ``extra`` is the user's.  ``digests`` (listing rows, 32) are known where ``ours`` is
+    true.
     """
 
     variant: str
@@ -95,7 +97,9 @@ class BucketPlan:
     def stat(self, row: int) -> FileStat:
         """Size, mtime and inode of a listed file."""
         listing = self.listing
-        return FileStat(int(listing.sizes[row]), int(listing.mtimes[row]), int(listing.inodes[row]))
+        return FileStat(
+            int(listing.sizes[row]), int(listing.mtimes[row]), int(listing.inodes[row])
+        )
 
     @property
     def idle(self) -> bool:
@@ -103,7 +107,9 @@ class BucketPlan:
         return not (len(self.add) or len(self.change) or len(self.foreign) or len(self.remove))
 
 
-def _keys(ids: U32, exts: npt.NDArray[np.integer[Any]], names: tuple[str, ...], table: list[str]) -> U64:
+def _keys(
+    ids: U32, exts: npt.NDArray[np.integer[Any]], names: tuple[str, ...], table: list[str]
+) -> U64:
     """Id and extension as one number, with one numbering of extensions for all columns."""
     codes = np.array([table.index(name) for name in names] or [0], np.uint64)
     keys: U64 = (ids.astype(np.uint64) << np.uint64(16)) | codes[exts]
@@ -161,8 +167,10 @@ def _in_pairs(keys: U64, values: U64, known_keys: U64, known_values: U64) -> Boo
 def settle(
     variant: str, bucket: int, comparison: Comparison, digests: dict[int, bytes]
 ) -> BucketPlan:
-    """Finish a comparison with the digests of its unread rows; a row that is missing there (it could
-    not be read, or vanished) counts as foreign."""
+    """Finish a comparison with the digests of its unread rows.
+
+    A row that is missing there (it could not be read, or vanished) counts as foreign.
+    """
     view, listing = comparison.view, comparison.listing
     known = comparison.known >= 0
     found = np.zeros((len(listing), DIGEST_BYTES), np.uint8)
@@ -218,7 +226,7 @@ def _in_history(
     needles["digest"] = np.ascontiguousarray(digests[rows]).view(f"V{DIGEST_BYTES}")[:, 0]
     hay["key"] = _keys(history.ids, history.exts, history.extensions, table)
     hay["digest"] = np.ascontiguousarray(history.digests).view(f"V{DIGEST_BYTES}")[:, 0]
-    known = set(hay.tobytes()[i : i + wide.itemsize] for i in range(0, hay.nbytes, wide.itemsize))
+    known = {hay.tobytes()[i : i + wide.itemsize] for i in range(0, hay.nbytes, wide.itemsize)}
     data, step = needles.tobytes(), wide.itemsize
     return np.array([data[i * step : (i + 1) * step] in known for i in range(len(rows))], np.bool_)
 
@@ -244,7 +252,7 @@ def record_after(plan: BucketPlan, mtimes: I64, folder_mtime_ns: int, settled: s
 
 
 def merge_placed(record: Record, placed: Entries, mtime_ns: I64) -> Record:
-    """A record with files that were placed since: rows of ``placed``, with the mtimes they were given."""
+    """A record with files that were placed since, with the mtimes they were given."""
     table = _table(record.extensions, placed.extensions)
     old = _keys(record.ids, record.exts, record.extensions, table)
     new = _keys(placed.ids, placed.exts, placed.extensions, table)

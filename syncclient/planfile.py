@@ -1,8 +1,9 @@
 """A plan as a file: one JSON object a line, to be read, reviewed and applied.
 
-The first line names release, descriptor and selection; each further one is a bucket (or the assets) with
-the names to add, to change, to put aside because they are the user's, and to remove.  Applying surveys
-the tree again and does what both agree on: a step that the tree no longer calls for is *stale*.
+The first line names release, descriptor and selection; each further one is a bucket (or the
+assets) with the names to add, to change, to put aside because they are the user's, and to remove.
+Applying surveys the tree again and does what both agree on: a step that the tree no longer calls
+for is *stale*.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ _MAX_LINE_BYTES = 64 * 2**20
 
 @dataclass(slots=True, kw_only=True)
 class PlanFile:
-    """What a plan file says.  ``steps`` maps a folder (``original/0999``, "" for assets) and a kind of
-    step to names."""
+    """What a plan file says.
+
+    ``steps`` maps a folder (``original/0999``, "" for assets) and a kind of step to names.
+    """
 
     dataset: str
     release: str
@@ -98,7 +101,7 @@ def write_plan(path: Path, sync: Sync, descriptor: str, *, delete: bool) -> None
 
 def read_plan(path: Path) -> PlanFile:
     """Read a plan file; ConfigError names the line that is wrong."""
-    number = 0
+    number = 1
     try:
         with path.open("rb") as file:
             head = orjson.loads(file.readline(_MAX_LINE_BYTES))
@@ -111,11 +114,14 @@ def read_plan(path: Path) -> PlanFile:
                 descriptor=str(head["descriptor"]),
                 delete=bool(head["delete"]),
             )
-            for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), 2):
+            while line := file.readline(_MAX_LINE_BYTES):
+                number += 1
                 _read_line(plan, orjson.loads(line))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        message = f"{path}:{max(number, 1)}: not a line of a plan ({error!r})"
-        raise ConfigError(message, hint="Make it again with `bucketsync plan --out FILE`.") from error
+        message = f"{path}:{number}: not a line of a plan ({error!r})"
+        raise ConfigError(
+            message, hint="Make it again with `bucketsync plan --out FILE`."
+        ) from error
     except OSError as error:
         message = f"{path}: {error.strerror or error}"
         raise ConfigError(message) from error
@@ -131,8 +137,8 @@ def _read_line(plan: PlanFile, line: dict[str, Any]) -> None:
 def restrict(sync: Sync, plan: PlanFile) -> int:
     """Leave only what the plan says in a fresh survey; the number of steps that are stale.
 
-    A step is stale if the tree no longer calls for it and it has not been done either: a file to add
-    that is there by now with the right bytes is done.
+    A step is stale if the tree no longer calls for it and it has not been done either: a file to
+    add that is there by now with the right bytes is done.
     """
     survey, stale = sync.survey, 0
     left = dict(plan.steps)

@@ -1,7 +1,8 @@
 """Blocking work off the event loop: threads for little of it, processes for much.
 
-Listing a folder is Python and gains nothing from threads; hashing small files neither.  A process costs
-0.3 s to start, so it pays from some ten thousand files on (measured; docs/explanation/performance.md).
+Listing a folder is Python and gains nothing from threads; hashing small files neither.  A process
+costs 0.3 s to start, so it pays from some ten thousand files on (measured;
+docs/explanation/performance.md).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from manifests.errors import StoreError
 from syncclient.tree import Listing, hash_open, list_bucket, open_below, open_regular
@@ -38,7 +39,7 @@ class Pool:
         else:
             self._executor = ThreadPoolExecutor(self.jobs)
 
-    def __enter__(self) -> Pool:
+    def __enter__(self) -> Self:
         """Nothing is started before the first task."""
         return self
 

@@ -1,8 +1,9 @@
 """A release as the client reads it: descriptor, cached manifests, entries bucket by bucket.
 
-Manifests are kept as sparse files, one an object, at their full length; frames are written where they
-belong as they arrive.  Nothing remembers which are there: each frame is checked against its BLAKE3
-whenever it is read, and one that does not match (a hole, a torn write, a bad disk) is simply not there.
+Manifests are kept as sparse files, one an object, at their full length; frames are written where
+they belong as they arrive.  Nothing remembers which are there: each frame is checked against its
+BLAKE3 whenever it is read, and one that does not match (a hole, a torn write, a bad disk) is
+simply not there.
 """
 
 from __future__ import annotations
@@ -130,7 +131,9 @@ class CachedManifest:
         missing = rows[~self.rows_held(rows)] if len(rows) else rows
         starts = self.header.row_start
         spans: list[tuple[int, int]] = []
-        for start, stop in zip(starts[missing].tolist(), starts[missing + 1].tolist(), strict=True):
+        for start, stop in zip(
+            starts[missing].tolist(), starts[missing + 1].tolist(), strict=True
+        ):
             near = spans and start - spans[-1][1] <= _JOIN_BYTES
             if near and stop - spans[-1][0] <= _REQUEST_BYTES:
                 spans[-1] = (spans[-1][0], stop)
@@ -170,7 +173,9 @@ class CachedManifest:
         """Refuse a host's bytes before they are written: header, or whole frames, or the tail."""
         if self._header is None:
             if Digest.of(data) != self._ref.header_digest:
-                raise ManifestError(f"{self.name}.header", "not the bytes that the descriptor names")
+                raise ManifestError(
+                    f"{self.name}.header", "not the bytes that the descriptor names"
+                )
             return
         header, view = self._header, memoryview(data)
         row = int(np.searchsorted(header.row_start, start))
@@ -178,7 +183,9 @@ class CachedManifest:
         while position < len(data) and row < len(header):
             length = int(header.row_length[row])
             if not manifest.frame_is_intact(header, row, view[position : position + length]):
-                raise ManifestError(f"{self.name}.rows[{row}]", "not the bytes that the header names")
+                raise ManifestError(
+                    f"{self.name}.rows[{row}]", "not the bytes that the header names"
+                )
             position, row = position + length, row + 1
         if position < len(data) and Digest.of(view[position:]) != header.removed_digest:
             raise ManifestError(f"{self.name}.removed", "not the bytes that the header names")
@@ -195,10 +202,7 @@ class CachedManifest:
 
 def wanted_rows(header: Header, wish: Selection) -> npt.NDArray[np.intp]:
     """The frames that can hold what is selected."""
-    if wish.ids is not None:
-        rows = header.rows_of_ids(wish.ids)
-    else:
-        rows = np.arange(len(header))
+    rows = np.arange(len(header)) if wish.ids is None else header.rows_of_ids(wish.ids)
     if wish.buckets is not None:
         bucket = header.row_bucket[rows]
         rows = rows[(bucket >= wish.buckets[0]) & (bucket <= wish.buckets[1])]
@@ -232,7 +236,10 @@ class ReleaseView:
         self._held: dict[str, list[tuple[int, CachedManifest]]] = {}
         for variant in self.variants:
             self._held[variant] = [
-                (number, CachedManifest(_cache_path(cache, ref.digest), ref, f"{layer.name}/{variant}"))
+                (
+                    number,
+                    CachedManifest(_cache_path(cache, ref.digest), ref, f"{layer.name}/{variant}"),
+                )
                 for number, layer in enumerate(descriptor.layers)
                 if (ref := layer.manifests.get(variant)) is not None
             ]

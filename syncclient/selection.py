@@ -17,7 +17,10 @@ _NUMBER = re.compile(r"[0-9]{1,10}")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Selection:
-    """``None`` stands for "all".  ``buckets`` is (first, last), both included; ``ids`` ascending, unique."""
+    """What is wanted; ``None`` stands for "all".
+
+    ``buckets`` is (first, last), both included; ``ids`` are ascending and unique.
+    """
 
     variants: tuple[str, ...] | None = None
     buckets: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""One run on one tree: its lock, settings, state, hosts and trust, opened together and closed together."""
+"""One run on one tree: its lock, settings, state, hosts and trust, opened and closed together."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Session:
         return fetch
 
     async def _ask_hosts(self, ask: Callable[[Fetch], T], tries: int | None = None) -> T:
-        """The first good answer; if there is none, what a host said wrong rather than a silence."""
+        """The first good answer; if none, what a host said wrong rather than a silence."""
         errors: list[SyncError] = []
         for host in range(len(self.hosts.urls)):
             try:
@@ -234,7 +234,7 @@ class Session:
     # ----------------------------------------------------------------- releases
 
     def stored_descriptor(self, release: str) -> Descriptor | None:
-        """A descriptor that was verified in an earlier run; proof in itself, whatever has expired."""
+        """A descriptor that an earlier run verified; proof in itself, whatever has expired."""
         path = self.folders.releases / f"{release}.msgpack"
         try:
             descriptor = Descriptor.decode(path.read_bytes(), release)

@@ -1,11 +1,14 @@
 """What the client remembers of a tree: one SQLite file, a row a bucket, columns in a blob.
 
-It is a cache: losing it costs a reading of the files, never data.  Rules that make it safe to believe:
+It is a cache: losing it costs a reading of the files, never data.  Rules that make it safe to
+believe:
 
-* A record holds for a file while size and mtime are the recorded ones.  An mtime that is not clearly
-  older than the look is recorded as *unsure* (-1), so the file is read again (git's racy rule).
+* A record holds for a file while size and mtime are the recorded ones.  An mtime that is not
+  clearly older than the look is recorded as *unsure* (-1), so the file is read again (git's racy
+  rule).
 * Rows written since the last ``syncfs`` carry the boot they were written in.  After a crash of the
-  machine that boot is over, and such rows are not believed: the bytes may never have reached the disk.
+  machine that boot is over, and such rows are not believed: the bytes may never have reached the
+  disk.
 * A file that is damaged, or from a newer version, is put aside and begun anew.
 """
 
@@ -21,7 +24,6 @@ from typing import Any
 
 import msgpack
 import numpy as np
-import numpy.typing as npt
 import zstandard
 
 from manifests.columns import I64, U8, U16, U32, U64
@@ -35,7 +37,6 @@ _RACY_NS = 2 * 10**9
 UNSURE = -1
 _MAX_BLOB_BYTES = 2**31
 _SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE bucket (
     variant TEXT NOT NULL, bucket INTEGER NOT NULL, folder_mtime INTEGER NOT NULL,
     settled TEXT NOT NULL, files INTEGER NOT NULL, boot TEXT NOT NULL, data BLOB NOT NULL,
@@ -53,9 +54,9 @@ class Record:
     """What was last seen in one bucket folder, n files sorted by (id, extension name).
 
     ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns or
-    UNSURE · digests (n, 32) u8.  ``folder_mtime_ns`` is UNSURE unless nothing changed since the look.
-    ``settled`` names the wish (release and selection) that the bucket fulfilled completely, or "";
-    ``files`` is then the number of files wanted here.
+    UNSURE · digests (n, 32) u8.  ``folder_mtime_ns`` is UNSURE unless nothing changed since the
+    look. ``settled`` names the wish (release and selection) that the bucket fulfilled completely,
+    or ""; ``files`` is then the number of files wanted here.
     """
 
     extensions: tuple[str, ...]
@@ -92,15 +93,12 @@ class AssetRecord:
     digest: bytes
 
 
-def unsure_if_racy(mtimes: I64, looked_ns: int, placed: npt.NDArray[np.bool_] | None = None) -> I64:
-    """Mtimes to record for a look at ``looked_ns``: UNSURE where a later write could look the same.
+def unsure_if_racy(mtimes: I64, looked_ns: int) -> I64:
+    """Mtimes as to be recorded after a look at ``looked_ns``.
 
-    Files that we placed ourselves have a set mtime, which no later write would repeat.
+    UNSURE where a later write could leave the same mtime.
     """
-    racy = mtimes > looked_ns - _RACY_NS
-    if placed is not None:
-        racy &= ~placed
-    return np.where(racy, np.int64(UNSURE), mtimes)
+    return np.where(mtimes > looked_ns - _RACY_NS, np.int64(UNSURE), mtimes)
 
 
 def boot_id() -> str:
@@ -108,6 +106,11 @@ def boot_id() -> str:
     with suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return "unknown"
+
+
+def _check_version(version: int) -> None:
+    if version != _VERSION:
+        raise sqlite3.DatabaseError(f"format {version}, expected {_VERSION}")
 
 
 class State:
@@ -139,10 +142,9 @@ class State:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
-            elif version != _VERSION:
-                text = f"format {version}, expected {_VERSION}"
-                raise sqlite3.DatabaseError(text)
-            db.execute("SELECT count(*) FROM meta").fetchone()
+            else:
+                _check_version(version)
+            db.execute("SELECT 1 FROM bucket LIMIT 1").fetchone()
         except BaseException:
             db.close()
             raise
@@ -178,7 +180,8 @@ class State:
     def load(self, variant: str, bucket: int) -> Record:
         """The record of a bucket; an empty one where there is none that can be believed."""
         row = self._db.execute(
-            "SELECT folder_mtime, settled, boot, data FROM bucket WHERE variant = ? AND bucket = ?",
+            "SELECT folder_mtime, settled, boot, data FROM bucket "
+            "WHERE variant = ? AND bucket = ?",
             (variant, bucket),
         ).fetchone()
         if row is None or row[2] not in ("", self._boot):
@@ -203,15 +206,17 @@ class State:
     def doubt(self, variant: str, bucket: int, wrong: Collection[tuple[int, str]]) -> None:
         """Note files (id, extension) that were read and are not what is recorded of them.
 
-        While size and mtime hold they stay ours, so a repair replaces them; their digest becomes that
-        of no file.
+        While size and mtime hold they stay ours, so a repair replaces them; their digest becomes
+        that of no file.
         """
         record = self.load(variant, bucket)
         names = zip(record.ids.tolist(), record.exts.tolist(), strict=True)
         bad = [(post_id, record.extensions[ext]) in wrong for post_id, ext in names]
         digests = record.digests.copy()
         digests[bad] = 0
-        self.store(variant, bucket, replace(record, digests=digests, settled="", folder_mtime_ns=-1))
+        self.store(
+            variant, bucket, replace(record, digests=digests, settled="", folder_mtime_ns=-1)
+        )
 
     def glance(self, variant: str) -> dict[int, tuple[int, str, int]]:
         """Folder mtime, settled wish and its files of each believable row, without its columns."""

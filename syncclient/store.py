@@ -1,14 +1,15 @@
 """The only writer of a tree.
 
-One :class:`Store` serves one *place*: the folder that holds a variant's buckets (or the tree itself, for
-assets) and the private folder with staging and trash on the same file system.  Its rules:
+One :class:`Store` serves one *place*: the folder that holds a variant's buckets (or the tree
+itself, for assets) and the private folder with staging and trash on the same file system.  Its
+rules:
 
-* Bytes go to an own file in staging, are checked there (or were checked in memory), get their mtime, and
-  only then receive their final name by one rename.
-* Every step to a folder is taken from an open descriptor with O_NOFOLLOW, so a link planted in the tree,
-  even while we run, leads nowhere.
-* What stands under the final name is replaced only if it is exactly the file the plan saw; anything
-  else is the user's and is moved aside into the trash, never overwritten.
+* Bytes go to an own file in staging, are checked there (or were checked in memory), get their
+  mtime, and only then receive their final name by one rename.
+* Every step to a folder is taken from an open descriptor with O_NOFOLLOW, so a link planted in the
+  tree, even while we run, leads nowhere.
+* What stands under the final name is replaced only if it is exactly the file the plan saw;
+  anything else is the user's and is moved aside into the trash, never overwritten.
 
 Methods block; they run in worker threads or processes, never on the event loop.
 """
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from manifests.errors import ExitCode, StoreError
 from manifests.paths import PRIVATE_FOLDER
@@ -69,9 +71,7 @@ def sync_file_system(folder: Path) -> None:
 
 def _rename_noreplace(old: str, old_fd: int, new: str, new_fd: int) -> None:
     """Rename that fails with FileExistsError where ``new`` is taken (renameat2)."""
-    done = _LIBC.renameat2(
-        old_fd, os.fsencode(old), new_fd, os.fsencode(new), _RENAME_NOREPLACE
-    )
+    done = _LIBC.renameat2(old_fd, os.fsencode(old), new_fd, os.fsencode(new), _RENAME_NOREPLACE)
     if done == 0:
         return
     code = ctypes.get_errno()
@@ -97,7 +97,7 @@ class Store:
         self._staging_fd = -1
         self._folders: OrderedDict[tuple[str, ...], int] = OrderedDict()
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         """Open the place and its staging folder, made if missing."""
         with _translated(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -156,9 +156,9 @@ class Store:
     # ----------------------------------------------------------------- staging
 
     def clean_staging(self, *, parts: bool) -> None:
-        """Remove what runs that were killed left behind; ``parts`` of large files too once complete."""
-        with _translated(self.root):
-            for name in os.listdir(self._staging_fd):
+        """Remove what killed runs left behind; ``parts`` of large files too."""
+        with _translated(self.root), os.scandir(self._staging_fd) as found:
+            for name in [item.name for item in found]:
                 if parts or not name.endswith(".part"):
                     with suppress(FileNotFoundError, IsADirectoryError):
                         os.unlink(name, dir_fd=self._staging_fd)
@@ -176,7 +176,7 @@ class Store:
             return os.open(name, flags, 0o666, dir_fd=self._staging_fd)
 
     def copy_into(self, fd: int, folder: tuple[str, ...], name: str) -> None:
-        """Fill a staged part with the file that stands in the tree, whose good chunks may serve."""
+        """Fill a staged part with the file in the tree, whose good chunks may serve."""
         source = open_regular(name, dir_fd=self.folder(folder))
         try:
             if not reflink(source, fd):
@@ -188,7 +188,7 @@ class Store:
         """Write bytes of a staged part."""
         with _translated(self.root / STAGING[0] / STAGING[1]):
             view = memoryview(data)
-            while len(view):
+            while view:
                 done = os.pwrite(fd, view, offset)
                 view, offset = view[done:], offset + done
 
@@ -255,8 +255,8 @@ class Store:
     ) -> tuple[str, Aside | None]:
         """Give the bytes of an open, verified file a name here: by reflink, hard link or copy.
 
-        A hard link is made only if ``link_from`` (the path of ``source_fd``) still names that inode.
-        Returns how it was made and what was moved aside.
+        A hard link is made only if ``link_from`` (the path of ``source_fd``) still names that
+        inode. Returns how it was made and what was moved aside.
         """
         staged = self._new_name()
         with _translated(self.root / Path(*folder) / name):
@@ -296,7 +296,12 @@ class Store:
         return True
 
     def _name(
-        self, staged: str, folder: tuple[str, ...], name: str, digest: bytes, replaces: FileStat | None
+        self,
+        staged: str,
+        folder: tuple[str, ...],
+        name: str,
+        digest: bytes,
+        replaces: FileStat | None,
     ) -> Aside | None:
         target = self.folder(folder)
         if replaces is not None and _stat_at(name, target) == replaces:
@@ -311,7 +316,7 @@ class Store:
     def _name_where_taken(
         self, staged: str, folder: tuple[str, ...], name: str, digest: bytes
     ) -> Aside | None:
-        """Something appeared since the plan: our own bytes are welcome, anything else moves aside."""
+        """Something appeared since the plan: our bytes are welcome, anything else moves aside."""
         target = self.folder(folder)
         with suppress(OSError, StoreError):
             fd = open_regular(name, dir_fd=target)
@@ -343,7 +348,7 @@ class Store:
         return Aside(path=shown, moved_to=str(self.root.joinpath(*parts, new)))
 
     def remove_expected(self, folder: tuple[str, ...], name: str, expected: FileStat) -> bool:
-        """Move a file that the release dropped to the trash; False if it is not the one expected."""
+        """Move what the release dropped to the trash; False if it is not the one expected."""
         with _translated(self.root / Path(*folder) / name):
             if _stat_at(name, self.folder(folder)) != expected:
                 return False

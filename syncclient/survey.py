@@ -1,8 +1,8 @@
 """Looking at a tree: what each bucket has, what it should have, what is to do.
 
-The result is small: buckets with nothing to do leave only counts, the others what is to fetch or to
-remove.  What was learnt by reading files is recorded bucket by bucket, so that an interrupted look at a
-large adopted tree goes on where it was.
+The result is small: buckets with nothing to do leave only counts, the others what is to fetch or
+to remove.  What was learnt by reading files is recorded bucket by bucket, so that an interrupted
+look at a large adopted tree goes on where it was.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _SUSPICIOUS_FILES = 100
 class Work:
     """What is to do in one bucket.
 
-    ``fetch`` are the entries whose bytes are needed; ``replaces`` (as many) what may be replaced under
-    their names; ``foreign`` (as many) where a file of the user's is in the way.  ``remove`` are files
-    of ours that the release no longer has, ``extra`` the user's own.
+    ``fetch`` are the entries whose bytes are needed; ``replaces`` (as many) what may be replaced
+    under their names; ``foreign`` (as many) where a file of the user's is in the way.  ``remove``
+    are files of ours that the release no longer has, ``extra`` the user's own.
     """
 
     variant: str
@@ -103,12 +103,23 @@ def _work(plan: BucketPlan) -> Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Pending:
+    """A bucket that was compared and whose unknown files are being read."""
+
+    variant: str
+    bucket: int
+    looked_ns: int
+    comparison: Comparison
+    reading: list[Future[list[bytes | None]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyor:
     """Looks at every bucket of a selection; blocking, for a worker thread.
 
-    ``token`` names the wish (release, selection): a bucket recorded as settled for it is skipped by
-    ``quick`` while its folder's mtime stands.  ``refetch`` makes a tree whose files all vanished be
-    filled again instead of being refused.
+    ``token`` names the wish (release, selection): a bucket recorded as settled for it is skipped
+    by ``quick`` while its folder's mtime stands.  ``refetch`` makes a tree whose files all
+    vanished be filled again instead of being refused.
     """
 
     view: ReleaseView
@@ -126,7 +137,12 @@ class Surveyor:
         survey = Survey(scan="quick" if self.quick else "full")
         files = sum(self.view.descriptor.totals[v].files for v in self.view.variants)
         share = len(self.view.buckets) / max(self.view.descriptor.layout.buckets, 1)
-        self.listen(Phase(name="scan", total_files=0 if self.view.wish.ids is not None else int(files * share)))
+        self.listen(
+            Phase(
+                name="scan",
+                total_files=0 if self.view.wish.ids is not None else int(files * share),
+            )
+        )
         with Pool(int(files * share), self.jobs) as pool:
             for variant in self.view.variants:
                 before = survey.kept + survey.changed + survey.removable
@@ -147,16 +163,25 @@ class Surveyor:
     def _survey_variant(self, variant: str, pool: Pool, survey: Survey) -> int:
         """Survey one variant; the number of files that the state knew."""
         recorded = 0
-        waiting: deque[tuple[int, int, Comparison, list[Future[list[bytes | None]]]]] = deque()
+        waiting: deque[_Pending] = deque()
         for bucket, looked_ns, listing in self._listings(variant, pool, survey):
             record = self.state.load(variant, bucket)
             recorded += len(record)
             comparison = compare(self.view.bucket(variant, bucket), listing, record)
-            waiting.append((bucket, looked_ns, comparison, self._read(variant, bucket, comparison, pool)))
-            while waiting and (len(waiting) > 4 * pool.jobs or not waiting[0][3]):
-                self._finish(variant, *waiting.popleft(), survey)
+            reading = self._read(variant, bucket, comparison, pool)
+            waiting.append(
+                _Pending(
+                    variant=variant,
+                    bucket=bucket,
+                    looked_ns=looked_ns,
+                    comparison=comparison,
+                    reading=reading,
+                )
+            )
+            while waiting and (len(waiting) > 4 * pool.jobs or not waiting[0].reading):
+                self._finish(waiting.popleft(), survey)
         while waiting:
-            self._finish(variant, *waiting.popleft(), survey)
+            self._finish(waiting.popleft(), survey)
         return recorded
 
     def _listings(
@@ -200,23 +225,16 @@ class Surveyor:
             for start in range(0, len(names), _HASH_NAMES)
         ]
 
-    def _finish(
-        self,
-        variant: str,
-        bucket: int,
-        looked_ns: int,
-        comparison: Comparison,
-        reading: list[Future[list[bytes | None]]],
-        survey: Survey,
-    ) -> None:
-        found = [digest for future in reading for digest in future.result()]
+    def _finish(self, pending: _Pending, survey: Survey) -> None:
+        comparison = pending.comparison
+        found = [digest for future in pending.reading for digest in future.result()]
         unread = comparison.unread[: len(found)].tolist()
         digests = {
             row: digest for row, digest in zip(unread, found, strict=True) if digest is not None
         }
-        plan = settle(variant, bucket, comparison, digests)
+        plan = settle(pending.variant, pending.bucket, comparison, digests)
         survey.count(plan)
-        self._remember(plan, comparison, looked_ns)
+        self._remember(plan, comparison, pending.looked_ns)
         self.listen(Progress(files=survey.kept + survey.added + survey.changed + survey.foreign))
 
     def _remember(self, plan: BucketPlan, comparison: Comparison, looked_ns: int) -> None:
@@ -230,7 +248,8 @@ class Surveyor:
         unchanged = (
             not plan.hashed.any()
             and int(plan.ours.sum()) == len(record)
-            and (record.folder_mtime_ns, record.settled) == (folder_mtime if settled else UNSURE, settled)
+            and (record.folder_mtime_ns, record.settled)
+            == (folder_mtime if settled else UNSURE, settled)
         )
         if unchanged:
             return
@@ -255,7 +274,7 @@ def tell_foreign(survey: Survey, listen: Callable[[Notice], None]) -> None:
     """Say that files of the user's are in the way, before anything is moved."""
     if survey.foreign:
         text = (
-            f"{survey.foreign:,} files here were changed by someone else; each is moved aside into "
-            "the trash and named, never overwritten"
+            f"{survey.foreign:,} files here were changed by someone else; each is moved aside "
+            "into the trash and named, never overwritten"
         )
         listen(Notice(text=text, warning=True))

@@ -2,8 +2,8 @@
 
     release view -> survey (what is missing) -> guards (space, deletions) -> transfer -> removals
 
-Progress lives in the tree and its state, so a run that follows an interrupted one is the same code: it
-finds less to do.
+Progress lives in the tree and its state, so a run that follows an interrupted one is the same
+code: it finds less to do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from syncclient.selection import Selection
 from syncclient.session import Session
 from syncclient.store import Aside, Store, free_bytes
 from syncclient.survey import Survey, Surveyor, Work, tell_foreign
-from syncclient.transfer import Failure, Transfer
+from syncclient.transfer import Failure, Patience, Transfer
 from syncclient.worker import WorkerSetup, open_workers
 
 # A batch ends at whichever comes first.
@@ -143,14 +144,12 @@ class Sync:
         self.places: Places = session.places(wish.descriptor)
         notices = session.notices()
         self._token = wish_token(wish.descriptor, wish.selection, notices.encode())
-        self.view = ReleaseView(
-            wish.descriptor, notices, wish.selection, session.folders.cache
-        )
+        self.view = ReleaseView(wish.descriptor, notices, wish.selection, session.folders.cache)
         self.survey = Survey()
         self.assets = AssetSurvey()
         self.report = Report(release=wish.descriptor.release, scan="full")
 
-    async def __aenter__(self) -> Sync:
+    async def __aenter__(self) -> Self:
         """Bring the manifests that are needed into the cache."""
         self._session.listen(Phase(name="manifests"))
         await self._session.settle_earlier_runs()
@@ -248,10 +247,10 @@ class Sync:
     # ----------------------------------------------------------------- doing
 
     async def carry_out(self) -> Report:
-        """Fetch what is missing, then move away what is no longer in the release (with ``delete``).
+        """Fetch what is missing, then (with ``delete``) move away what the release dropped.
 
-        Raises TransferError if no host is left and StoreError if the disk refuses; what was finished
-        until then is in the tree and recorded.
+        Raises TransferError if no host is left and StoreError if the disk refuses; what was
+        finished until then is in the tree and recorded.
         """
         session, report = self._session, self.report
         journal = Journal(session.state)
@@ -287,10 +286,12 @@ class Sync:
             transfer = Transfer(
                 session.hosts.urls,
                 workers,
-                connections=max(1, session.transport.connections // max(1, processes)),
-                retries=session.transport.retries,
-                on_outcome=take,
-                on_notice=session.listen,
+                Patience(
+                    connections=max(1, session.transport.connections // max(1, processes)),
+                    retries=session.transport.retries,
+                ),
+                take,
+                session.listen,
             )
             flushing = asyncio.create_task(journal.keep_flushing())
             try:
@@ -319,12 +320,9 @@ class Sync:
         self._session.listen(Progress(files=done, bytes=report.bytes_written))
 
     async def _batches(self) -> AsyncIterator[Batch]:
-        number = 0
         for asset, replaces in self.assets.fetch:
-            number += 1
             root, folder, name = target_of(asset, self.places)
             yield Batch(
-                number=number,
                 key=("", asset.path.text),
                 root=str(root),
                 folder=folder,
@@ -334,21 +332,21 @@ class Sync:
                 mtime_ns=self._wish.descriptor.layers[-1].date * 10**9,
                 replaces=[replaces],
                 urls=[object_path(asset.digest)],
-                locals=tuple(str(Path(tree, *asset.path.parts[:-1])) for tree in self._wish.locals),
+                locals=tuple(
+                    str(Path(tree, *asset.path.parts[:-1])) for tree in self._wish.locals
+                ),
                 hard_link=self._wish.hard_link,
             )
         for work in self.survey.works:
             for rows in batch_rows(work.fetch):
-                number += 1
-                yield self._batch(number, work, rows)
+                yield self._batch(work, rows)
 
-    def _batch(self, number: int, work: Work, rows: Rows) -> Batch:
+    def _batch(self, work: Work, rows: Rows) -> Batch:
         entries = work.fetch.take(rows)
         layer = self._wish.descriptor.layers[int(entries.layers[0])]
         bucket = self.places.layout.bucket_name(work.bucket)
         place, names = f"{layer.name}/{work.variant}/{bucket}", entries.names()
         return Batch(
-            number=number,
             key=(work.variant, work.bucket),
             root=str(self.places.root(work.variant)),
             folder=self.places.folder(work.variant, work.bucket),
@@ -366,7 +364,7 @@ class Sync:
         )
 
     def _remove(self, journal: Journal) -> None:
-        """Move what the release dropped to the trash; only files that are exactly those surveyed."""
+        """Move what the release dropped to the trash; only files exactly as surveyed."""
         session = self._session
         session.listen(Phase(name="remove", total_files=self.removals))
         stores: dict[Path, Store] = {}
@@ -380,7 +378,9 @@ class Sync:
             for work in self.survey.works:
                 folder = self.places.folder(work.variant, work.bucket)
                 place = store(self.places.root(work.variant))
-                gone = [name for name, stat in work.remove if place.remove_expected(folder, name, stat)]
+                gone = [
+                    name for name, stat in work.remove if place.remove_expected(folder, name, stat)
+                ]
                 if gone:
                     journal.removed(work.variant, work.bucket, gone)
                     self.report.files_removed += len(gone)
@@ -412,7 +412,7 @@ def _processes(files: int, size_bytes: int, jobs: int) -> int:
 
 
 def batch_rows(entries: Entries) -> list[Rows]:
-    """Cut the entries of one bucket into batches: of one layer, in pack order, large files alone."""
+    """Cut a bucket's entries into batches: of one layer, in pack order, large files alone."""
     batches = []
     for layer in np.unique(entries.layers):
         rows = np.flatnonzero(entries.layers == layer)

@@ -3,11 +3,11 @@
 Rules:
 
 * Every host has a few slots; a free slot takes the next batch, so a fast host simply takes more.
-* A batch that failed goes back to the queue and prefers a host that has not failed it.  A failing host
-  waits (exponential backoff with jitter, or what it asked for by Retry-After) and is given up after
-  several failures in a row; the run fails only when no host is left.
-* When the queue is empty, a free slot also starts the batch that another host has been busy with for
-  the longest; the first to finish counts.  Placing a file twice is harmless.
+* A batch that failed goes back to the queue and prefers a host that has not failed it.  A failing
+  host waits (exponential backoff with jitter, or what it asked for by Retry-After) and is given up
+  after several failures in a row; the run fails only when no host is left.
+* When the queue is empty, a free slot also starts the batch that another host has been busy with
+  for the longest; the first to finish counts.  Placing a file twice is harmless.
 * Files fail one by one: wrong bytes and missing files are tried at the other hosts, then reported.
 """
 
@@ -67,6 +67,14 @@ class Failure:
 OnOutcome = Callable[[Batch, Outcome], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Requests at once of each worker to each host; failures in a row until it is given up."""
+
+    connections: int
+    retries: int
+
+
 class Transfer:
     """One transfer over some hosts; :meth:`run` once."""
 
@@ -74,9 +82,7 @@ class Transfer:
         self,
         hosts: tuple[str, ...],
         workers: list[Worker],
-        *,
-        connections: int,
-        retries: int,
+        patience: Patience,
         on_outcome: OnOutcome,
         on_notice: Callable[[Notice], None],
     ) -> None:
@@ -84,8 +90,7 @@ class Transfer:
         self._offline = not hosts
         self._health = [Health(url) for url in hosts or ("no host",)]
         self._workers = workers
-        self._connections = connections
-        self._retries = retries
+        self._patience = patience
         self._on_outcome = on_outcome
         self._on_notice = on_notice
         self._queue: deque[Job] = deque()
@@ -93,18 +98,17 @@ class Transfer:
         self._durations: deque[float] = deque(maxlen=50)
         self._change = asyncio.Condition()
         self._fed = False
-        self._numbers = 1_000_000_000
         self.failures: list[Failure] = []
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
         """Carry out every batch.
 
-        Raises TransferError when no host is left, StoreError when the disk refuses; files that just
-        failed are in ``failures``.
+        Raises TransferError when no host is left, StoreError when the disk refuses; files that
+        just failed are in ``failures``.
         """
         slots = [
             (worker, host)
-            for _ in range(self._connections)
+            for _ in range(self._patience.connections)
             for worker in self._workers
             for host in range(len(self._health))
         ]
@@ -200,14 +204,10 @@ class Transfer:
 
     async def _attempt(self, worker: Worker, host: int, job: Job) -> None:
         started_s = time.monotonic()
-        running = asyncio.ensure_future(
-            worker.run(job.batch, None if self._offline else host)
-        )
+        running = asyncio.ensure_future(worker.run(job.batch, None if self._offline else host))
         finished_elsewhere = asyncio.ensure_future(self._finished(job))
         try:
-            await asyncio.wait(
-                {running, finished_elsewhere}, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({running, finished_elsewhere}, return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
                 return
             outcome = running.result()
@@ -253,7 +253,7 @@ class Transfer:
         if error.retry_after_s is not None:
             wait_s = error.retry_after_s
         health.waits_until_s = now_s + wait_s
-        if health.failures < self._retries:
+        if health.failures < self._patience.retries:
             return
         health.dead = True
         if not self._living():
@@ -276,7 +276,9 @@ class Transfer:
         for problem in troubled.values():
             self._requeue(job, [problem.row], {host}, problem)
 
-    def _requeue(self, job: Job, rows: list[int], avoid: set[int], problem: Problem | None) -> None:
+    def _requeue(
+        self, job: Job, rows: list[int], avoid: set[int], problem: Problem | None
+    ) -> None:
         tries = job.tries + (1 if problem is not None else 0)
         avoid = job.avoid | avoid
         others = [n for n, h in enumerate(self._health) if not h.dead and n not in avoid]
@@ -286,8 +288,7 @@ class Transfer:
                 Failure(batch=job.batch, row=problem.row, text=problem.text, missing=missing)
             )
             return
-        self._numbers += 1
-        again = Job(job.batch.subset(rows, self._numbers), tries=tries, avoid=avoid)
+        again = Job(job.batch.subset(rows), tries=tries, avoid=avoid)
         if others or problem is None:
             self._queue.appendleft(again)
         else:

@@ -1,7 +1,7 @@
 """What deletions and replacements put aside: listed, restored, emptied.
 
-Trash lies in ``.bucketsync/trash/RUN/KIND/PATH`` of each place; KIND is ``deleted`` (ours, dropped by a
-release) or ``aside`` (the user's, was in the way).
+Trash lies in ``.bucketsync/trash/RUN/KIND/PATH`` of each place; KIND is ``deleted`` (ours, dropped
+by a release) or ``aside`` (the user's, was in the way).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Reading and linking files of a tree: scanning folders, hashing, and making one file from another.
+"""Reading and linking files of a tree: scanning, hashing, making one file from another.
 
-Shared by client and server (the server imports nothing else of the client).  Nothing here follows a
-symbolic link or waits on a FIFO, and every function can run in a worker process: arguments and results
-are plain values.
+Shared by client and server (the server imports nothing else of the client).  Nothing here follows
+a symbolic link or waits on a FIFO, and every function can run in a worker process: arguments and
+results are plain values.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class FileStat(NamedTuple):
 
 
 class FileHash(NamedTuple):
-    """One reading of a file: its bytes' BLAKE3, one digest a chunk if it is large, and its stat."""
+    """One reading of a file: its BLAKE3, one digest a chunk if it is large, and its stat."""
 
     digest: bytes
     chunks: bytes
@@ -56,7 +56,7 @@ class FileHash(NamedTuple):
 
 
 def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
-    """A descriptor of a regular file; OSError with ELOOP for a link, EINVAL for a FIFO or device."""
+    """A descriptor of a regular file; OSError: ELOOP for a link, EINVAL for a FIFO or device."""
     fd = os.open(path, OPEN_READ, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
@@ -138,8 +138,9 @@ class Listing:
     """One bucket folder: columns of the files an entry could be, sorted by (id, extension).
 
     ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns ·
-    inodes (n,) u64.  ``others`` are all further names, with why: ``folder``, ``symlink``, ``special``
-    or ``name``.  ``folder_mtime_ns`` was read before the names; -1 if there is no such folder.
+    inodes (n,) u64.  ``others`` are all further names, with why: ``folder``, ``symlink``,
+    ``special`` or ``name``.  ``folder_mtime_ns`` was read before the names; -1 if there is no such
+    folder.
     """
 
     extensions: tuple[str, ...] = ()

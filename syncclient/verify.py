@@ -1,7 +1,7 @@
 """Every byte against the manifests: what is missing, damaged or changed, bucket by bucket.
 
-Works offline.  A round can be cut short by time and resumed where it was: each bucket that is done is
-noted in the state.  A sample reads a random share of the files, drawn anew each time.
+Works offline.  A round can be cut short by time and resumed where it was: each bucket that is done
+is noted in the state.  A sample reads a random share of the files, drawn anew each time.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ class Verifier:
             self.state.forget_verified()
         return result
 
-    def _check_buckets(
-        self, pool: Pool, result: Verification, done: set[tuple[str, int]]
-    ) -> None:
+    def _check_buckets(self, pool: Pool, result: Verification, done: set[tuple[str, int]]) -> None:
         waiting: deque[_Task] = deque()
         for variant in self.view.variants:
             for bucket in self.view.buckets:
@@ -213,5 +211,3 @@ def _slices(entries: Entries) -> Iterator[slice]:
         last = min(max(full, first + 1), first + _TASK_FILES)
         yield slice(first, last)
         first = last
-
-

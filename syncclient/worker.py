@@ -1,9 +1,10 @@
 """Where batches run: in this process, or in worker processes for bulk work.
 
-One Python process creates about 20,000 small files a second and two twice that (measured; threads add
-nothing), so large jobs are spread over processes.  A worker is ``python -m syncclient.worker``; it reads
-pickled messages from its stdin and writes outcomes to its stdout, ends when its stdin does, and so never
-outlives the client.  Pickle is safe here: both ends are this program.
+One Python process creates about 20,000 small files a second and two twice that (measured; threads
+add nothing), so large jobs are spread over processes.  A worker is ``python -m
+syncclient.worker``; it reads pickled messages from its stdin and writes outcomes to its stdout,
+ends when its stdin does, and so never outlives the client.  Pickle is safe here: both ends are
+this program.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from manifests.errors import SyncError
 from syncclient.fetch import Batch, Outcome, Runner
@@ -56,7 +57,7 @@ class LocalWorker:
         self._stack = AsyncExitStack()
         self._sources: dict[int, HttpSource] = {}
 
-    async def __aenter__(self) -> LocalWorker:
+    async def __aenter__(self) -> Self:
         """Open the runner."""
         await self._stack.enter_async_context(self._runner)
         return self
@@ -213,7 +214,7 @@ def _forget(tasks: dict[int, asyncio.Task[None]], serial: int, _: asyncio.Task[N
 def _write_all(data: bytes) -> None:
     """Outcomes are small and the client reads at once, so this does not hold up the loop."""
     view = memoryview(data)
-    while len(view):
+    while view:
         try:
             view = view[os.write(1, view) :]
         except BrokenPipeError:

@@ -11,8 +11,8 @@ makes ``DEST/13.1.0``, ``DEST/14.0.0``, ``DEST/15.1.0`` and ``DEST/16.0.0``, eac
     LICENSE.txt, ATTRIBUTION.txt, …      assets
 
 An illustration's id is its place in the order of first appearance: all of 13.1.0 in the order of
-its ``data/openmoji.json``, then what 14.0.0 adds, and so on.  So the ids of a version depend on the
-older ones, which are fetched as well.
+its ``data/openmoji.json``, then what 14.0.0 adds, and so on.  So the ids of a version depend on
+the older ones, which are fetched as well.
 
 The packages come from the npm registry (``npm pack``), are compared with the digests below and
 kept in a cache.  Every file's mtime is the date of its release, so two runs give the same trees.
@@ -194,7 +194,14 @@ def _npm_pack(versions: Sequence[str], folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise LayoutError("npm is not installed (on Debian: apt-get install npm).", NETWORK)
-    command = [npm, "pack", "--silent", "--fetch-retries=1", f"--pack-destination={folder}"]
+    command = [
+        npm,
+        "pack",
+        "--loglevel=error",
+        "--fetch-retries=1",
+        "--fetch-retry-mintimeout=1000",
+        f"--pack-destination={folder}",
+    ]
     command += [f"openmoji@{version}" for version in versions]
     try:
         done = subprocess.run(
@@ -251,8 +258,11 @@ def make_tree(job: Job) -> None:
 
 
 def _write(path: Path, data: bytes, mtime_s: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    try:
+        path.write_bytes(data)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(data)
     os.utime(path, (mtime_s, mtime_s))
 
 

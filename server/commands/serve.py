@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -29,8 +29,9 @@ KEEPALIVE_S: Final = 30.0
 BUSY_S: Final = 5.0
 BACKLOG: Final = 1024
 DEFAULT_CONNECTIONS: Final = 1000
-# Descriptors beside those of connections: each may have a folder, a file and its socket open twice.
+# A connection may have its socket open twice, and a folder and a file that are being read.
 _FILES_PER_CONNECTION: Final = 4
+_STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _BUSY: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Retry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -51,13 +52,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port,
         default=8080,
         help="port to listen on; 0 picks a free one (default: %(default)s)",
     )
     parser.add_argument(
         "--max-connections",
-        type=_positive,
+        type=count,
         default=DEFAULT_CONNECTIONS,
         metavar="N",
         help="answer further connections with 503 (default: %(default)s)",
@@ -65,14 +66,16 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.set_defaults(run=run)
 
 
-def _port(text: str) -> int:
+def port(text: str) -> int:
+    """A number that TCP has; argparse shows this function's name."""
     number = int(text)
     if not 0 <= number <= 65535:  # noqa: PLR2004 (16 bits)
         raise argparse.ArgumentTypeError("expected 0 to 65535")
     return number
 
 
-def _positive(text: str) -> int:
+def count(text: str) -> int:
+    """A positive number."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError("expected at least 1")
@@ -92,17 +95,15 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         files_refused=metrics.refused_files,
         seconds=round(seconds, 3),
     )
-    out.say(
-        f"Stopped after {format_duration(seconds)}: {format_count(metrics.total_requests)} requests, "
-        f"{format_size(metrics.sent_bytes)} sent."
-    )
+    counts = f"{format_count(metrics.total_requests)} requests, {format_size(metrics.sent_bytes)}"
+    out.say(f"Stopped after {format_duration(seconds)}: {counts} sent.")
     return ExitCode.COMPLETE
 
 
 async def _serve(app: web.Application, args: argparse.Namespace, out: Output) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     runner = web.AppRunner(app, **_connection_settings(out))
     await runner.setup()
@@ -112,21 +113,24 @@ async def _serve(app: web.Application, args: argparse.Namespace, out: Output) ->
         out.event("listening", url=url)
         out.say(f"Serving {args.repo} at {url} (Ctrl-C stops it)")
         await stop.wait()
+        for number in _STOP_SIGNALS:  # a second one does not wait
+            loop.remove_signal_handler(number)
         listener.close()
     finally:
         await runner.cleanup()
 
 
 def _connection_settings(out: Output) -> dict[str, Any]:
-    logger = logging.Logger("bucketsync.http")
-    logger.addHandler(_ProblemLog(out))
+    logger = logging.getLogger("bucketsync.http")
+    logger.handlers = [_ProblemLog(out)]
+    logger.propagate = False
     settings: dict[str, Any] = {
         "access_log": None,
         "logger": logger,
         "keepalive_timeout": KEEPALIVE_S,
         "max_field_size": MAX_RANGE_HEADER_BYTES,
-        "shutdown_timeout": SHUTDOWN_S
-        / 2,  # aiohttp grants it twice: to finish, and to be cancelled
+        # aiohttp grants it twice: to finish, and then to be cancelled.
+        "shutdown_timeout": SHUTDOWN_S / 2,
     }
     if out.verbosity > 0:
         settings |= {"access_log": logger, "access_log_class": _access_log(out)}
@@ -157,9 +161,8 @@ class _Busy(asyncio.Protocol):
     """Answers one connection too many with 503, and gives it BUSY_S to ask."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._end = asyncio.get_running_loop().call_later(BUSY_S, transport.abort)
+        self._transport = cast("asyncio.Transport", transport)
+        self._end = asyncio.get_running_loop().call_later(BUSY_S, self._transport.abort)
 
     def data_received(self, _: bytes) -> None:
         self._transport.write(_BUSY)

@@ -12,7 +12,7 @@ from random import Random
 from PIL import Image, ImageOps
 
 from server.sample.canvas import COLOURS, WHITE, Canvas, Colour, mix
-from server.sample.cast import pick_creature
+from server.sample.cast import EYES_CLOSED, Creature, pick_creature
 from server.sample.creatures import paint_creature
 from server.sample.landscapes import paint_landscape, paint_stage
 from server.sample.patterns import paint_pattern
@@ -35,6 +35,9 @@ ARTISTS: dict[str, str] = {
     "violet_hour": "purple",
 }
 
+# A tag that begins with one of these says nothing about a picture without colours.
+_COLOUR_WORDS = {*COLOURS, "blonde"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
@@ -50,8 +53,8 @@ def draw(seed: str, *, animated: bool = False, border: str | None = None) -> Dra
     ``animated`` gives a small creature that blinks, in two frames.
     """
     if animated:
-        (opened, tags), (closed, _) = (_blinking(seed, closed=closed) for closed in (False, True))
-        frames, tags = [opened, closed], tags | {"animated", "animated_gif"}
+        (awake, tags), (blinking, _) = (_with_eyes(seed, eyes) for eyes in ("open", "closed"))
+        frames, tags = [awake, blinking], tags | {"animated", "animated_gif"}
     else:
         picture, tags = _still(seed)
         frames = [picture]
@@ -61,29 +64,31 @@ def draw(seed: str, *, animated: bool = False, border: str | None = None) -> Dra
     return Drawing(frames=tuple(frames), tags=frozenset(tags))
 
 
-def _blinking(seed: str, *, closed: bool) -> tuple[Image.Image, set[str]]:
+def _with_eyes(seed: str, eyes: str) -> tuple[Image.Image, set[str]]:
     rng, canvas = Random(seed), Canvas(*_ANIMATED_SIZE)  # noqa: S311 (pictures, not secrets)
-    tags = _creatures(canvas, rng, closed=closed) | _sign(canvas, rng)
+    tags = _creatures(canvas, rng, eyes) | _sign(canvas, rng)
     return canvas.finish(), tags
 
 
 def _still(seed: str) -> tuple[Image.Image, set[str]]:
     rng = Random(seed)  # noqa: S311 (pictures, not secrets)
-    kinds = (_landscape, _creatures, _portrait, _still_life, _pattern, _comic)
+    kinds = (
+        paint_landscape,
+        _creatures,
+        _portrait,
+        paint_still_life,
+        paint_pattern,
+        _comic,
+    )
     kind = rng.choices(kinds, weights=(32, 32, 15, 8, 9, 4))[0]
     canvas = Canvas(*(_COMIC_SIZE if kind is _comic else _pick_size(rng)))
     tags = kind(canvas, rng) | _sign(canvas, rng)
     picture = canvas.finish()
     if chance(rng, 0.04):
-        grey = ImageOps.grayscale(picture).convert("RGB")
-        return grey, {tag for tag in tags if tag.split("_")[0] not in _COLOUR_WORDS} | {
-            "monochrome",
-            "greyscale",
-        }
+        picture = ImageOps.grayscale(picture).convert("RGB")
+        tags = {tag for tag in tags if tag.split("_")[0] not in _COLOUR_WORDS}
+        tags |= {"monochrome", "greyscale"}
     return picture, tags
-
-
-_COLOUR_WORDS = {*COLOURS, "blonde"}
 
 
 def _pick_size(rng: Random) -> tuple[int, int]:
@@ -92,20 +97,8 @@ def _pick_size(rng: Random) -> tuple[int, int]:
     return round(width * scale), round(height * scale)
 
 
-def _landscape(canvas: Canvas, rng: Random) -> set[str]:
-    return paint_landscape(canvas, rng)
-
-
-def _still_life(canvas: Canvas, rng: Random) -> set[str]:
-    return paint_still_life(canvas, rng)
-
-
-def _pattern(canvas: Canvas, rng: Random) -> set[str]:
-    return paint_pattern(canvas, rng)
-
-
-def _creatures(canvas: Canvas, rng: Random, *, closed: bool = False) -> set[str]:
-    """One to three creatures; ``closed`` shuts their eyes and changes nothing else."""
+def _creatures(canvas: Canvas, rng: Random, eyes: str = "any") -> set[str]:
+    """One to three creatures; ``eyes`` (open, closed, any) decides over these and nothing else."""
     group = [pick_creature(rng) for _ in range(rng.choices((1, 2, 3), weights=(7, 2, 1))[0])]
     if chance(rng, 0.45):
         tags, foot = paint_stage(canvas, rng), canvas.height * 0.95
@@ -114,9 +107,16 @@ def _creatures(canvas: Canvas, rng: Random, *, closed: bool = False) -> set[str]
     size = min(canvas.height * 0.74, canvas.width * (1.05, 0.68, 0.5)[len(group) - 1])
     for place, creature in enumerate(group):
         x = canvas.width * (place + 0.5) / len(group)
-        shown = replace(creature, eyes="closed") if closed else creature
-        tags |= paint_creature(canvas, rng, shown, (x, foot), size)
+        tags |= paint_creature(canvas, rng, _looking(creature, eyes), (x, foot), size)
     return tags | {("solo", "duo", "trio")[len(group) - 1]}
+
+
+def _looking(creature: Creature, eyes: str) -> Creature:
+    if eyes == "closed":
+        return replace(creature, eyes=EYES_CLOSED)
+    if eyes == "open" and creature.eyes == EYES_CLOSED:
+        return replace(creature, eyes="green")
+    return creature
 
 
 def _portrait(canvas: Canvas, rng: Random) -> set[str]:
@@ -131,16 +131,15 @@ def _comic(canvas: Canvas, rng: Random) -> set[str]:
     hero, tags = pick_creature(rng), {"comic", "4koma", "multiple_views"}
     gap = 14
     high = (canvas.height - gap) // _PANELS - gap
-    sheet = canvas
     for panel in range(_PANELS):
-        inner = Canvas(sheet.width - 2 * gap, high)
+        inner = Canvas(canvas.width - 2 * gap, high)
         if panel == _PANELS - 1:
             tags |= paint_landscape(inner, rng) - {"no_humans"}
         else:
             tags |= _backdrop(inner, rng, {hero.fur})
             foot = (inner.width * rng.uniform(0.3, 0.7), inner.height * 0.94)
             tags |= paint_creature(inner, rng, hero, foot, inner.height * 0.82)
-        sheet.inset(inner, (gap, gap + panel * (high + gap)))
+        canvas.inset(inner, (gap, gap + panel * (high + gap)))
     return tags
 
 

@@ -16,9 +16,10 @@ from syncclient.commands.options import (
     transport_of,
 )
 from syncclient.commands.run import bring_about, run_async, wish_of
+from syncclient.config import TreeConfig
 from syncclient.events import Listener
 from syncclient.output import Output
-from syncclient.session import Session, open_session
+from syncclient.session import Session, by_date, open_session
 from syncclient.sync import Sync
 
 
@@ -56,13 +57,13 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 message = f"the descriptor of {session.config.release} is not stored"
                 raise ConfigError(message)
             await _select_what_exists(session, descriptor.variants)
+            await _learn_the_past(session)
             wish = replace(wish_of(args, descriptor, session), fetch=not args.no_fetch)
 
             async def tell(sync: Sync) -> None:
                 out.summary(files_adopted=sync.survey.adopted)
 
-            code = await bring_about(session, wish, out, dry_run=args.dry_run, between=tell)
-            return code
+            return await bring_about(session, wish, out, dry_run=args.dry_run, between=tell)
 
     return run_async(body, out)
 
@@ -72,11 +73,7 @@ async def _select_what_exists(session: Session, available: tuple[str, ...]) -> N
     config = session.config
     if config.selection.variants is not None:
         return
-    there = tuple(
-        name
-        for name in available
-        if Path(config.variant_dirs.get(name, session.tree / name)).is_dir()
-    )
+    there = _folders_there(config, session.tree, available)
     if not there:
         message = f"{session.tree} has no folder of a variant: {', '.join(available)}"
         raise ConfigError(message, hint="To start with nothing: bucketsync clone URL DIR")
@@ -85,3 +82,15 @@ async def _select_what_exists(session: Session, available: tuple[str, ...]) -> N
         session.notice(f"Not selected, since there is no such folder: {absent}")
         chosen = replace(config.selection, variants=there)
         await session.keep(replace(config, selection=chosen))
+
+
+def _folders_there(config: TreeConfig, tree: Path, names: tuple[str, ...]) -> tuple[str, ...]:
+    folders = [(name, Path(config.variant_dirs.get(name, tree / name))) for name in names]
+    return tuple(name for name, folder in folders if folder.is_dir())
+
+
+async def _learn_the_past(session: Session) -> None:
+    """Fetch the descriptors of all releases: an asset of an older one is ours, not the user's."""
+    signed = session.stored()
+    for target in by_date(signed):
+        await session.descriptor(signed, target.name)

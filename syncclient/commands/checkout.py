@@ -95,7 +95,7 @@ def _tell(sync: Sync, out: Output) -> None:
 
 
 def _share_records(source: Folders, dest: Folders) -> None:
-    """Give the new tree the pinned root, descriptors and manifests of the old one: it works offline."""
+    """Give the new tree the old one's root, descriptors and manifests: it works offline."""
     try:
         for old, new in (
             (source.trust, dest.trust),

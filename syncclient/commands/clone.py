@@ -1,4 +1,4 @@
-"""``clone URL DIR``: start a tree and fill it; in its own tree, go on with what was interrupted."""
+"""``clone URL DIR``: start a tree and fill it; in its own tree, go on."""
 
 from __future__ import annotations
 

@@ -49,7 +49,10 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--bucket", metavar="A..B", help="only these buckets, such as 0..99")
     group.add_argument(
-        "--ids", type=Path, metavar="FILE", help="only the ids (or paths) listed in FILE, one a line"
+        "--ids",
+        type=Path,
+        metavar="FILE",
+        help="only the ids (or paths) listed in FILE, one a line",
     )
     group.add_argument(
         "--variant-dir",
@@ -76,9 +79,15 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="another tree on this machine to take files from (repeatable)",
     )
-    group.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: by the work)")
-    group.add_argument("--bwlimit", metavar="RATE", help="bytes a second, such as 2M; 0 for no limit")
-    group.add_argument("--connections", type=int, metavar="N", help="requests at once to each host")
+    group.add_argument(
+        "--jobs", type=int, metavar="N", help="worker processes (default: by the work)"
+    )
+    group.add_argument(
+        "--bwlimit", metavar="RATE", help="bytes a second, such as 2M; 0 for no limit"
+    )
+    group.add_argument(
+        "--connections", type=int, metavar="N", help="requests at once to each host"
+    )
     group.add_argument("--retries", type=int, metavar="N", help="tries before a host is given up")
     group.add_argument(
         "--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="wait for an answer"
@@ -129,10 +138,7 @@ def add_deletion(parser: argparse.ArgumentParser) -> None:
 
 def transport_of(args: argparse.Namespace, kept: Mapping[str, object]) -> Transport:
     """Transport settings of this run: defaults < tree < environment < flags."""
-    flags = {
-        name: getattr(args, name, None)
-        for name in Transport.__dataclass_fields__
-    }
+    flags = {name: getattr(args, name, None) for name in Transport.__dataclass_fields__}
     transport = merge_transport(kept, os.environ, flags)
     for url in transport.mirrors:
         check_url(url)

@@ -24,9 +24,7 @@ from syncclient.sync import Report, Sync, Wish
 _SHOWN_NAMES = 20
 
 
-def run_async(
-    body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Output
-) -> ExitCode:
+def run_async(body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Output) -> ExitCode:
     """Run a verb's body with a display; SIGTERM ends it like Ctrl-C."""
     display = Display(out, terminal=sys.stderr.isatty())
 
@@ -150,6 +148,6 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
     )
     if report.failures:
         out.warn(
-            f"{format_count(len(report.failures))} files could not be had; the tree is incomplete. "
-            "Run the same command again, or add a --mirror."
+            f"{format_count(len(report.failures))} files could not be had; the tree is "
+            "incomplete. Run the same command again, or add a --mirror."
         )

@@ -1,4 +1,4 @@
-"""``status [DIR]``: is the tree complete, and is there a newer release?"""
+"""``status [DIR]``: tell whether the tree is complete and a newer release is there."""
 
 from __future__ import annotations
 

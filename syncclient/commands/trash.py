@@ -21,7 +21,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("action", choices=("list", "restore", "empty"))
     add_tree(parser)
     parser.add_argument(
-        "--older-than", metavar="T", default="0", help="only what was put aside that long ago (30d)"
+        "--older-than",
+        metavar="T",
+        default="0",
+        help="only what was put aside that long ago (30d)",
     )
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="show what would be restored or emptied"

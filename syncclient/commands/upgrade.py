@@ -1,4 +1,4 @@
-"""``upgrade [DIR]``: bring a tree to the newest or a named release; also finishes what was interrupted."""
+"""``upgrade [DIR]``: bring a tree to the newest or a named release, or finish it."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
 async def target_of(session: Session, named: str | None) -> tuple[Descriptor, ExpiredError | None]:
     """The release to bring the tree to.
 
-    A named release whose descriptor is stored needs no host.  Where the signatures have expired the
-    tree's present release is finished, and the refusal to learn a newer one is returned to be raised.
+    A named release whose descriptor is stored needs no host.  Where the signatures have expired
+    the tree's present release is finished, and the refusal to learn a newer one is returned to be
+    raised.
     """
     if named and (known := session.stored_descriptor(named)) is not None:
         return known, None

@@ -14,7 +14,7 @@ from syncclient.commands.run import run_async, tell_report, wish_of
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
-from syncclient.session import Session, open_session
+from syncclient.session import open_session
 from syncclient.sync import Sync
 from syncclient.verify import Verification, Verifier
 
@@ -74,14 +74,14 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 _tell(result, time.monotonic() - started_s, out)
                 repaired = True
                 if args.repair and (result.damaged or result.missing):
-                    repaired = await _repair(sync, session, result, out)
+                    repaired = await _repair(sync, result, out)
                 _summarise(result, out)
                 return _exit_code(result, repaired=args.repair and repaired)
 
     return run_async(body, out)
 
 
-async def _repair(sync: Sync, session: Session, result: Verification, out: Output) -> bool:
+async def _repair(sync: Sync, result: Verification, out: Output) -> bool:
     """Fetch again what is wrong; whether all of it is right now."""
     await sync.look()
     sync.check_guards()

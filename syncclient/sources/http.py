@@ -1,9 +1,9 @@
 """One HTTP host: documents, byte ranges of objects and packs, whole loose files.
 
-The only module that imports aiohttp.  A host is not trusted: every length is known before it is read,
-no answer is decompressed, redirects leave the host only where the user allowed it, and an answer that
-is slower than a floor is given up.  What the host can do (several ranges in one request) is learnt as we
-go.  Every failure is a :class:`TransferError` that names the URL.
+The only module that imports aiohttp.  A host is not trusted: every length is known before it is
+read, no answer is decompressed, redirects leave the host only where the user allowed it, and an
+answer that is slower than a floor is given up.  What the host can do (several ranges in one
+request) is learnt as we go.  Every failure is a :class:`TransferError` that names the URL.
 
 Sources: RFC 9110 (14 range requests, 10.2.3 Retry-After, 15.4 redirects).
 """
@@ -17,7 +17,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from importlib.metadata import version
+from typing import Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
@@ -37,6 +39,10 @@ _MAX_RETRY_AFTER_S = 300.0
 # An answer slower than this, after the timeout, is given up (slow-retrieval attack).
 _FLOOR_BYTES_S = 4096.0
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_OK = HTTPStatus.OK
+_PARTIAL = HTTPStatus.PARTIAL_CONTENT
+# What hosts answer that do not do (so many) ranges.
+_RANGE_REFUSALS = {200, 400, 416}
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 Span = tuple[int, int]
@@ -79,7 +85,7 @@ class HttpSource:
     _most_ranges: int = _MAX_RANGES
     _session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> HttpSource:
+    async def __aenter__(self) -> Self:
         """Make the connection pool; nothing is sent yet."""
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
@@ -108,7 +114,7 @@ class HttpSource:
     async def document(self, path: str, max_bytes: int) -> bytes:
         """A whole small resource of at most ``max_bytes``."""
         async with self._request(path, {}, max_bytes) as response:
-            self._expect(response, path, {200})
+            self._expect(response, path, {_OK})
             length = response.content_length
             if length is not None and length > max_bytes:
                 raise self._error(path, f"is {length} bytes, more than the {max_bytes} it may be")
@@ -134,8 +140,8 @@ class HttpSource:
     ) -> AsyncGenerator[tuple[int, bytearray], None]:
         """The bytes of each half-open span, with its index; each once, in any order.
 
-        Several spans go into one request while the host plays along; when it does not, fewer, down to
-        one at a time.
+        Several spans go into one request while the host plays along; when it does not, fewer, down
+        to one at a time.
         """
         position = 0
         while position < len(wanted):
@@ -162,12 +168,12 @@ class HttpSource:
         start, stop = spans[0][0], spans[-1][1]
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         async with self._request(path, headers, stop) as response:
-            self._expect(response, path, {200, 206})
-            if response.status == 200:  # noqa: PLR2004
+            self._expect(response, path, {_OK, _PARTIAL})
+            if response.status == _OK:
                 got = (0, response.content_length or stop)
             else:
                 got = self._content_range(response.headers, path)
-            if got[0] > start or got[1] < stop or (got[0] < start and response.status == 206):  # noqa: PLR2004
+            if got[0] > start or got[1] < stop or (got[0] < start and response.status == _PARTIAL):
                 raise self._error(path, f"sent bytes {got[0]} to {got[1] - 1}, not what was asked")
             await self._skip(response, path, start - got[0])
             for index, (begin, end) in enumerate(spans):
@@ -194,17 +200,19 @@ class HttpSource:
         total = sum(stop - start for start, stop in spans)
         text = ",".join(f"{start}-{stop - 1}" for start, stop in spans)
         async with self._request(path, {"Range": f"bytes={text}"}, total) as response:
-            if response.status in {200, 400, 416} and not self._is_whole(response, spans):
+            if response.status in _RANGE_REFUSALS and not self._is_whole(response, spans):
                 raise _RangesRefusedError(
                     f"{self._where(path)} answers {response.status} to a request for ranges",
                     status=response.status,
                 )
-            self._expect(response, path, {200, 206})
+            self._expect(response, path, {_OK, _PARTIAL})
             if response.content_type == "multipart/byteranges":
                 async for found in self._parts(response, path, spans):
                     yield found
                 return
-            got = spans[0] if response.status == 200 else self._content_range(response.headers, path)  # noqa: PLR2004
+            got = (
+                spans[0] if response.status == _OK else self._content_range(response.headers, path)
+            )
             async for found in self._slices(response, path, got, dict(enumerate(spans))):
                 yield found
             if await response.content.read(1):
@@ -213,9 +221,7 @@ class HttpSource:
     def _is_whole(self, response: aiohttp.ClientResponse, spans: Sequence[Span]) -> bool:
         """A host without ranges may still answer a request for all bytes."""
         return (
-            response.status == 200  # noqa: PLR2004
-            and len(spans) == 1
-            and spans[0] == (0, response.content_length)
+            response.status == _OK and len(spans) == 1 and spans[0] == (0, response.content_length)
         )
 
     def _content_range(self, headers: Mapping[str, str], path: str) -> Span:
@@ -275,10 +281,14 @@ class HttpSource:
     ) -> AsyncGenerator[tuple[int, bytearray], None]:
         """The wanted spans inside one part; a host may have joined neighbours."""
         inside = sorted(
-            (span, index) for index, span in left.items() if got[0] <= span[0] and span[1] <= got[1]
+            (span, index)
+            for index, span in left.items()
+            if got[0] <= span[0] and span[1] <= got[1]
         )
         if not inside or (len(left) == 1 and got != inside[0][0]):
-            raise self._error(path, f"sent bytes {got[0]} to {got[1] - 1}, which were not asked for")
+            raise self._error(
+                path, f"sent bytes {got[0]} to {got[1] - 1}, which were not asked for"
+            )
         position = got[0]
         for (start, stop), index in inside:
             if start < position:
@@ -310,7 +320,7 @@ class HttpSource:
     async def _request(
         self, path: str, headers: dict[str, str], expected_bytes: int
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a GET and follow allowed redirects; foreign errors are translated, in the body too."""
+        """Send a GET, follow allowed redirects, translate foreign errors, in the body too."""
         if self._session is None:
             raise self._error(path, "was asked for before the source was opened")
         floor = _FLOOR_BYTES_S
@@ -355,9 +365,9 @@ class HttpSource:
         here, there = urlsplit(self.url), urlsplit(location)
         allowed = {here.netloc, *self.options.allow_redirect}
         downgraded = here.scheme == "https" and there.scheme != "https"
-        if there.scheme in {"http", "https"} and not downgraded:
-            if there.netloc in allowed or (there.hostname or "") in allowed:
-                return
+        known = there.netloc in allowed or (there.hostname or "") in allowed
+        if known and there.scheme in {"http", "https"} and not downgraded:
+            return
         message = f"{url} redirects to {location[:200]}, which is another host"
         raise TransferError(message, hint=f"Allow it with --allow-redirect {there.hostname}.")
 
@@ -370,14 +380,14 @@ class HttpSource:
     def _error(self, path: str, problem: str) -> TransferError:
         return TransferError(f"{self._where(path)} {problem}")
 
-    def _expect(
-        self, response: aiohttp.ClientResponse, path: str, statuses: set[int]
-    ) -> None:
+    def _expect(self, response: aiohttp.ClientResponse, path: str, statuses: set[int]) -> None:
         encoding = response.headers.get("Content-Encoding", "identity")
         if response.status in statuses and encoding == "identity":
             return
         if response.status in statuses:
-            raise self._error(path, f"is sent compressed ({encoding[:40]}), which was not asked for")
+            raise self._error(
+                path, f"is sent compressed ({encoding[:40]}), which was not asked for"
+            )
         raise TransferError(
             f"{self._where(path)} answers {response.status} {response.reason or ''}".rstrip(),
             status=response.status,
@@ -409,7 +419,12 @@ def _retry_after_s(text: str | None) -> float | None:
 def check_url(text: str) -> str:
     """A repository's base URL without a trailing slash; ConfigError unless http or https."""
     parts = urlsplit(text)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+    ):
         message = f"{text!r} is not the address of a repository"
         raise ConfigError(message, hint="Write it like https://data.example.org/danbooru")
     return text.rstrip("/")

@@ -151,11 +151,13 @@ class TestDrawing:
         assert edited.tags == plain.tags | {"border", "red_border"}
 
     def test_an_animation_blinks(self) -> None:
-        drawing = draw("a", animated=True)
-        first, second = drawing.frames
-        assert first.size == second.size
-        assert first.tobytes() != second.tobytes()
-        assert "animated" in drawing.tags
+        for number in range(12):
+            drawing = draw(f"blink/{number}", animated=True)
+            first, second = drawing.frames
+            assert first.size == second.size
+            assert first.tobytes() != second.tobytes()
+            assert "animated" in drawing.tags
+            assert "closed_eyes" not in drawing.tags
 
 
 class TestTrees:

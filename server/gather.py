@@ -1,0 +1,162 @@
+"""Going through a tree: every bucket surveyed, read and linked where needed, and remembered."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from manifests.model import Descriptor
+from manifests.paths import Layout, SafePath
+from server.buckets import carry_out, survey
+from server.capacity import require_room, usable_methods
+from server.crew import Crew
+from server.harvest import Harvest
+from server.lineage import LayerFile, lineage_buckets
+from server.links import ROOM_HINT, Method, Target
+from server.memory import Memory
+from server.order import Order
+from server.progress import Progress
+from server.repository import Repository
+from server.walk import walk_variant
+from server.work import BucketReport, BucketTask, Placement, Workload
+
+# Other processes take about half a second to start: less work than that is done here.
+_ALONE_S: Final = 0.3
+_ALONE_FILES: Final = 4000
+_ALONE_BYTES: Final = 200 * 10**6
+_NS: Final = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gathering:
+    """One passage through a tree."""
+
+    order: Order
+    repository: Repository
+    layout: Layout
+    base: Descriptor | None
+    memory: Memory
+    crew: Crew
+    progress: Progress
+
+    def gather(self, variants: tuple[str, ...]) -> tuple[Harvest, list[SafePath]]:
+        """Do everything that the buckets of a tree need; their reports, and assets found there.
+
+        StoreError if a file cannot be read, or changes while it is, or the disk has no room.
+        What was done until then is remembered.
+        """
+        harvest, assets = Harvest(variants), list[SafePath]()
+        buckets = {}
+        for variant in variants:
+            walk = walk_variant(self.order.tree, variant, self.layout)
+            harvest.strays.add(variant, walk.strays)
+            assets += walk.assets
+            own = {int(name) for name in walk.buckets}
+            buckets[variant] = sorted(own | lineage_buckets(self._lineage(variant)))
+        target = self._target(variants)
+        places = [(variant, bucket) for variant in variants for bucket in buckets[variant]]
+        for report in self._reports(places, target):
+            self._settle(report, target)
+            harvest.add(report)
+            assets += report.assets
+        return harvest, assets
+
+    def _reports(
+        self, places: list[tuple[str, int]], target: Target | None
+    ) -> Iterator[BucketReport]:
+        """The report of each bucket; those without work come first."""
+        left = []
+        for result in self._survey(self._task(*place, target) for place in places):
+            if isinstance(result, Workload):
+                left.append(result)
+            else:
+                self.progress.advance(result.counts.files)
+                yield result
+        files = sum(work.read_files for work in left)
+        linked = sum(work.copy_files for work in left)
+        copied = sum(work.copy_bytes for work in left)
+        copies = target is not None and target.methods == (Method.COPY,)
+        times = copies + self.order.materialize_packs
+        if times:
+            require_room(self.repository, linked * copies, copied * times, ROOM_HINT)
+        size_bytes = sum(work.read_bytes for work in left)
+        self.progress.begin("read", files, size_bytes)
+        # The largest first, so that no worker is left alone with one at the end.
+        left.sort(key=lambda work: -work.read_bytes)
+        tasks = (self._task(work.variant, work.bucket, target) for work in left)
+        few = max(files, linked) < _ALONE_FILES and max(size_bytes, copied) < _ALONE_BYTES
+        for report in self.crew.run(carry_out, tasks, here=few):
+            self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
+            yield report
+
+    def _survey(self, tasks: Iterator[BucketTask]) -> Iterator[BucketReport | Workload]:
+        """Survey here at first: a small tree is through before other processes have started."""
+        end = time.monotonic() + _ALONE_S
+        for task in tasks:
+            yield survey(task)
+            if time.monotonic() > end:
+                break
+        yield from self.crew.run(survey, tasks)
+
+    def _task(self, variant: str, bucket: int, target: Target | None) -> BucketTask:
+        tree = str(self.order.tree)
+        return BucketTask(
+            tree=tree,
+            variant=variant,
+            bucket=bucket,
+            layout=self.layout,
+            lineage=self._lineage(variant),
+            look=self.memory.look(tree, variant, bucket),
+            links=self.memory.links(self.order.release, variant, bucket),
+            target=target,
+        )
+
+    def _lineage(self, variant: str) -> tuple[LayerFile, ...]:
+        """The manifests of a variant that the base has, oldest first."""
+        layers = self.base.layers if self.base is not None else ()
+        return tuple(
+            LayerFile(path=str(self.repository.object_path(ref.digest)), ref=ref)
+            for ref in (layer.manifests.get(variant) for layer in layers)
+            if ref is not None
+        )
+
+    def _target(self, variants: tuple[str, ...]) -> Target | None:
+        if self.order.is_in_place:
+            return None
+        sample = _any_file(self.order.tree / variant for variant in variants)
+        return Target(
+            layer=str(self.repository.layer_folder(self.order.release)),
+            stages=str(self.repository.stages / secrets.token_hex(8)),
+            date_ns=self.order.date * _NS,
+            methods=usable_methods(self.repository, sample, self.order.methods),
+        )
+
+    def _settle(self, report: BucketReport, target: Target | None) -> None:
+        """Make a bucket's stage its folder in the layer, then remember the bucket."""
+        variant, name = report.variant, self.layout.bucket_name(report.bucket)
+        final = self.repository.layer_folder(self.order.release) / variant / name
+        if report.placement is not Placement.KEPT and final.exists():
+            final.replace(self.repository.new_temporary())
+        if report.placement is Placement.STAGED and target is not None:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            Path(target.stage(variant, name)).replace(final)
+        self.memory.keep_bucket(
+            str(self.order.tree),
+            self.order.release,
+            variant,
+            report.bucket,
+            look=report.look,
+            links=report.links,
+        )
+
+
+def _any_file(folders: Iterable[Path]) -> Path | None:
+    """Some regular file in some bucket folder."""
+    buckets = chain.from_iterable(sorted(folder.iterdir()) for folder in folders)
+    files = chain.from_iterable(bucket.iterdir() for bucket in buckets if bucket.is_dir())
+    return next((file for file in files if file.is_file() and not file.is_symlink()), None)
