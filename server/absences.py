@@ -1,9 +1,9 @@
 """Bytes that the publisher's tree has lost since they were published.
 
-Only layers that share their bytes with a tree can lose any: those published with ``--in-place`` and
-those of hard links (:mod:`server.record`).  Each of their files is compared with its record; one that
-differs is *overwritten*, one that is not there is *gone*, and both become a signed notice, so that
-clients wait for neither.
+Only layers that share their bytes with a tree can lose any: those published with ``--in-place``
+and those of hard links (:mod:`server.record`).  Each of their files is compared with its record;
+one that differs is *overwritten*, one that is not there is *gone*, and both become a signed
+notice, so that clients wait for neither.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GONE: Final = "gone"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GuardTask:
-    """One bucket of a guarded layer: the folder with its variants, and what its files should be."""
+    """One bucket of a guarded layer: the folder of its variants, and what its files should be."""
 
     root: str
     layer: str

@@ -8,7 +8,7 @@ from server.findings import Finding
 from server.output import Output
 
 MAX_EVENTS = 100_000
-_FIRST_IDS = 5
+_FIRST_IDS = 4
 
 
 def show_findings(report: AuditReport, out: Output) -> None:
@@ -20,8 +20,10 @@ def show_findings(report: AuditReport, out: Output) -> None:
     if out.json:
         _events(report, out)
     elif report.findings:
-        columns = ("severity", "finding", "variant", "count", "first ids", "meaning")
+        columns = ("severity", "finding", "variant", "count", "first ids")
         out.table(report.verdict, columns, map(_table_row, report.findings))
+        for kind, meaning in dict.fromkeys((f.kind, f.meaning) for f in report.findings):
+            out.say(f"{kind}: {meaning}")
     else:
         out.say(report.verdict)
 
@@ -30,14 +32,7 @@ def _table_row(finding: Finding) -> tuple[str, ...]:
     ids = " ".join(map(str, finding.ids[:_FIRST_IDS].tolist()))
     more = " …" if len(finding.ids) > _FIRST_IDS else ""
     count = format_count(finding.count)
-    return (
-        finding.severity,
-        finding.kind,
-        finding.variant,
-        count,
-        ids + more,
-        finding.meaning,
-    )
+    return finding.severity, finding.kind, finding.variant, count, ids + more
 
 
 def _events(report: AuditReport, out: Output) -> None:

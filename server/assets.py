@@ -1,7 +1,7 @@
 """Assets: files of a release that are no entries, kept as objects.
 
-They are few beside the entries, so a batch of paths is a unit of work.  An asset is read once, while
-its copy is written, unless the last look at it still holds and its object is there.
+They are few beside the entries, so a batch of paths is a unit of work.  An asset is read once,
+while its copy is written, unless the last look at it still holds and its object is there.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def asset_tasks(
 def limit_assets(
     tree: Path, found: Iterable[SafePath], named: Sequence[Path]
 ) -> tuple[SafePath, ...]:
-    """The assets of a release in order: all that were found, or those at and below ``named`` paths.
+    """The assets of a release in order: all that were found, or those at or below ``named``.
 
     Named paths are relative to the tree.  Raises ConfigError for one where no asset lies, and if
     there are more assets than a release can have.
@@ -161,10 +161,9 @@ def limit_assets(
         assets = tuple(a for a in assets if any(_is_at(a, path) for path in wanted))
     if len(assets) > MAX_ASSETS:
         raise ConfigError(
-            f"{tree} has {len(assets):,} files that are no entries; a release can have {MAX_ASSETS:,}",
-            hint="Such files begin with "
-            + ", ".join(a.text for a in assets[:3])
-            + ". Name those that shall be published with --asset, or move them away.",
+            f"{tree} has {len(assets):,} files that are no entries, such as {assets[0]}; "
+            f"a release can have {MAX_ASSETS:,} of them",
+            hint="Name those that shall be published with --asset, or move the others away.",
         )
     return assets
 

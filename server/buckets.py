@@ -1,8 +1,9 @@
 """The unit of work of a publish: one bucket of one variant, in a worker process.
 
-:func:`survey` lists a bucket and compares it with what is remembered and with the base release.  Where
-nothing is to be read or linked, that is all; else it says how much, and :func:`carry_out` does it.
-Both are functions of their argument and of the disk, so they run in any ``concurrent.futures.Executor``.
+:func:`survey` lists a bucket and compares it with what is remembered and with the base release.
+Where nothing is to be read or linked, that is all; else it says how much, and :func:`carry_out`
+does it.  Both are functions of their argument and of the disk, so they run in any
+``concurrent.futures.Executor``.
 """
 
 from __future__ import annotations
@@ -149,7 +150,7 @@ class _Bucket:
         return self._stage is None or self._is_kept or not self._to_link.any()
 
     def workload(self) -> Workload:
-        """What is left to do.  A file with the size it has in the base is taken to be unchanged."""
+        """What is left to do; a file that has the size it has in the base counts as unchanged."""
         sizes, paired = self._look.sizes, self._base_row >= 0
         copied = self._unknown.copy()
         copied[paired] &= sizes[paired] != self._base.sizes[self._base_row[paired]]
@@ -236,7 +237,7 @@ class _Bucket:
         )
 
     def _stats(self, look: Look, rows: Rows, placed: list[Placed]) -> StatRows:
-        """Rows of the served record: of the files in the stage, or in place of those in the tree."""
+        """Rows of the served record: of the files of the layer, or in place those of the tree."""
         stats = np.empty(len(rows), STAT_ROW)
         stats["bucket"] = self._task.bucket
         stats["id"] = look.ids[rows]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.columns import U32, Bools
 from manifests.paths import Layout
@@ -18,7 +20,7 @@ from server.content import Kind, Problem, kind_of_extension
 from server.findings import Finding, FindingKind, Item, Severity, id_finding
 from server.inspection import FileTable
 from server.posts import BANNED, DELETED, PostTable
-from server.tables import Places, Rows
+from server.tables import Places
 
 # A further variant need not hold every post (512px holds four fifths of Danbooru2021), but one
 # that lacks at most this share was meant to.
@@ -170,15 +172,13 @@ class _Pairs:
     rows: Places
     places: Places
 
-    @property
-    def files(self) -> Rows:
-        """The rows of the files."""
-        return self.variant.files.rows[self.rows]
+    def own(self, name: str) -> npt.NDArray[Any]:
+        """One column of the files."""
+        return self.variant.files.rows[name][self.rows]
 
-    @property
-    def said(self) -> Rows:
-        """The rows of their posts."""
-        return self.posts.rows[self.places]
+    def told(self, name: str) -> npt.NDArray[Any]:
+        """The same column of their posts."""
+        return self.posts.rows[name][self.places]
 
     def finding(
         self,
@@ -206,16 +206,16 @@ def _pairs(variant: VariantFiles, posts: PostTable) -> _Pairs:
 def agreeing_pixels(variant: VariantFiles, posts: PostTable) -> int:
     """How many files have the dimensions that metadata says."""
     pairs = _pairs(variant, posts)
-    stated, differ = _pixels(pairs.files, pairs.said)
+    stated, differ = _pixels(pairs)
     return int(np.count_nonzero(stated & ~differ))
 
 
 def check_agreement(variant: VariantFiles, posts: PostTable) -> Iterator[Finding]:
     """Sizes, dimensions and extensions against what the posts say."""
     pairs = _pairs(variant, posts)
-    files, said = pairs.files, pairs.said
-    stated = (files["size"] > 0) & (said["size"] > 0)
-    differ = stated & (files["size"] != said["size"])
+    own, told = pairs.own("size"), pairs.told("size")
+    stated = (own > 0) & (told > 0)
+    differ = stated & (own != told)
     yield from pairs.finding(
         FindingKind.SIZE_METADATA,
         differ,
@@ -225,7 +225,7 @@ def check_agreement(variant: VariantFiles, posts: PostTable) -> Iterator[Finding
         lambda file, post: f"{file['size']:,} bytes, metadata says {post['size']:,}",
         _by_share(differ, stated),
     )
-    stated, differ = _pixels(files, said)
+    stated, differ = _pixels(pairs)
     yield from pairs.finding(
         FindingKind.DIMENSIONS_METADATA,
         differ,
@@ -243,12 +243,14 @@ def check_agreement(variant: VariantFiles, posts: PostTable) -> Iterator[Finding
     )
 
 
-def _pixels(files: Rows, posts: Rows) -> tuple[Bools, Bools]:
+def _pixels(pairs: _Pairs) -> tuple[Bools, Bools]:
     """Where both state dimensions, and where these differ (a JPEG may be turned by its EXIF)."""
-    stated = (files["width"] > 0) & (files["height"] > 0) & (posts["width"] > 0)
-    straight = (files["width"] == posts["width"]) & (files["height"] == posts["height"])
-    turned = (files["width"] == posts["height"]) & (files["height"] == posts["width"])
-    return stated, stated & ~straight & ~(turned & (files["kind"] == Kind.JPEG))
+    width, height = pairs.own("width"), pairs.own("height")
+    told_width, told_height = pairs.told("width"), pairs.told("height")
+    stated = (width > 0) & (height > 0) & (told_width > 0) & (told_height > 0)
+    straight = (width == told_width) & (height == told_height)
+    turned = (width == told_height) & (height == told_width) & (pairs.own("kind") == Kind.JPEG)
+    return stated, stated & ~straight & ~turned
 
 
 def _size_text(row: np.void) -> str:
@@ -279,6 +281,6 @@ def _other_extension(pairs: _Pairs) -> Bools:
     own = np.array([codes.get(e.lower(), -1) for e in pairs.variant.files.extensions], np.int64)
     told = np.array([codes[e.lower()] for e in pairs.posts.extensions], np.int64)
     stated = np.array([e != "" for e in pairs.posts.extensions], np.bool_)
-    said = pairs.said["ext"]
-    differ: Bools = stated[said] & (own[pairs.files["ext"]] != told[said])
+    said = pairs.told("ext")
+    differ: Bools = stated[said] & (own[pairs.own("ext")] != told[said])
     return differ

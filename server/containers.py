@@ -16,7 +16,7 @@ _ZIP_SEE_64 = 0xFFFFFFFF
 
 
 def walk_zip(media: Media) -> Frame:
-    """The end record, and the list of files exactly where it says."""
+    """The end record, and the list of files before it, where it says."""
     furthest = max(0, media.size_bytes - _ZIP_END.size - _ZIP_COMMENT_BYTES)
     end = media.rfind(b"PK\x05\x06", furthest)
     record = media.at(end, _ZIP_END.size) if end >= 0 else b""
@@ -26,7 +26,7 @@ def walk_zip(media: Media) -> Frame:
     if _ZIP_SEE_64 in (size, start):
         whole = media.at(max(0, end - _ZIP_LOCATOR_BYTES), 4) == b"PK\x06\x07"
     else:
-        whole = start + size == end and (not count or media.at(start, 4) == b"PK\x01\x02")
+        whole = start + size <= end and (not count or media.at(start, 4) == b"PK\x01\x02")
     return Frame(problem=Problem.NONE if whole else Problem.NO_DIRECTORY)
 
 
@@ -108,7 +108,8 @@ def walk_avif(media: Media) -> Frame:
         names = {name for name, _, _ in _boxes(media, 0, media.size_bytes)}
     except _CutBoxError:
         return Frame(*pixels, Problem.PAST_END)
-    return Frame(*pixels, Problem.NONE if b"meta" in names else Problem.NO_PICTURE)
+    pictured = b"meta" in names and (b"mdat" in names or b"idat" in head)
+    return Frame(*pixels, Problem.NONE if pictured else Problem.NO_PICTURE)
 
 
 # --------------------------------------------------------------------------- WebM (RFC 8794, 9559)

@@ -112,8 +112,8 @@ _BMP = re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00", re.DOTA
 # A top box of ISO media; old films have no ftyp and begin with one of the others.
 _ISO = re.compile(rb".{4}(?:ftyp|moov|mdat|wide|free|skip)", re.DOTALL)
 _AVIF_BRANDS = (b"avif", b"avis")
-# What may stand before the first tag; possessive, or a hostile page would cost exponential time.
-_PROLOGUE = rb"(?>\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE\s+svg[^>]*>)*+"
+# What may stand before the first tag; atomic, or a hostile page would cost exponential time.
+_PROLOGUE = rb"(?>\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE\s+svg[^>]*>)*"
 _SVG = re.compile(_PROLOGUE + rb"<(?:\w+:)?svg[\s>]", re.DOTALL)
 _HTML = re.compile(
     _PROLOGUE + rb"<(?:!doctype\s+html|html|head|body)\b", re.DOTALL | re.IGNORECASE

@@ -28,14 +28,19 @@ Result = TypeVar("Result")
 
 
 class Crew:
-    """A context in which tasks are done; a pool of ``jobs`` processes starts with its first task."""
+    """A context in which tasks are done; a pool of processes starts with the first of them."""
 
-    def __init__(self, jobs: int, executor: Executor | None = None, workers: int = 0) -> None:
-        """``executor`` (with so many ``workers``) is used instead of a pool, and not shut down."""
+    def __init__(
+        self, jobs: int, *, eager: bool = False, cluster: tuple[Executor, int] | None = None
+    ) -> None:
+        """Use a pool of ``jobs`` processes, or a ``cluster``: an executor and its workers.
+
+        An ``eager`` crew leaves to its pool also the little work that one process had done sooner.
+        """
         self._jobs = jobs
-        self._executor = executor
-        self._workers = workers if executor else jobs
-        self._own: ProcessPoolExecutor | None = None
+        self._cluster = cluster
+        self._pool: ProcessPoolExecutor | None = None
+        self.is_eager = eager or cluster is not None
 
     @classmethod
     def at(cls, url: str) -> Crew:
@@ -49,15 +54,10 @@ class Crew:
                 hint="Install it with `pip install distributed`, or leave --executor out.",
             ) from error
         try:
-            client = distributed.Client(url)
+            client = distributed.Client(url, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise ConfigError(f"--executor {url}: no Dask scheduler answers ({error})") from error
-        return cls(1, client.get_executor(pure=False), sum(client.ncores().values()))
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether this process does everything."""
-        return self._executor is None and self._jobs == 1
+            raise ConfigError(f"--executor {url}: no Dask scheduler answers: {error}") from error
+        return cls(1, cluster=(client.get_executor(pure=False), sum(client.ncores().values())))
 
     def __enter__(self) -> Self:
         return self
@@ -68,8 +68,8 @@ class Crew:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._own is not None:
-            self._own.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], *, here: bool = False
@@ -78,14 +78,15 @@ class Crew:
 
         The error of a task is raised in its turn; tasks that have not begun are then given up.
         """
-        if here or self.is_alone:
+        if (here and not self.is_eager) or (self._jobs == 1 and self._cluster is None):
             yield from map(function, tasks)
             return
-        pool, waiting = self._pool(), iter(tasks)
+        pool, workers = self._cluster or (self._own_pool(), self._jobs)
+        waiting = iter(tasks)
         running: set[Future[Result]] = set()
         try:
             while True:
-                room = self._workers * _DEPTH - len(running)
+                room = workers * _DEPTH - len(running)
                 running |= {pool.submit(function, task) for task in islice(waiting, room)}
                 if not running:
                     return
@@ -101,17 +102,15 @@ class Crew:
             for future in running:
                 future.cancel()
 
-    def _pool(self) -> Executor:
-        if self._executor is not None:
-            return self._executor
-        if self._own is None:
-            self._own = ProcessPoolExecutor(
+    def _own_pool(self) -> Executor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
                 self._jobs,
                 # A fork would copy whatever threads and locks this process has.
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_begin_worker,
             )
-        return self._own
+        return self._pool
 
 
 def available_cpus() -> int:

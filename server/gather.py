@@ -33,6 +33,15 @@ _NS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Aim:
+    """What all tasks of a run share; ``resumes`` if an earlier run began this layer."""
+
+    target: Target | None
+    lineages: dict[str, tuple[LayerFile, ...]]
+    resumes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gathering:
     """One passage through a tree."""
 
@@ -51,44 +60,49 @@ class Gathering:
         What was done until then is remembered.
         """
         harvest, assets = Harvest(variants), list[SafePath]()
-        buckets = {}
+        aim = _Aim(
+            target=self._target(variants),
+            lineages={variant: self._lineage(variant) for variant in variants},
+            resumes=self.order.release in self.memory.unfinished_layers(),
+        )
+        places: list[tuple[str, int]] = []
         for variant in variants:
             walk = walk_variant(self.order.tree, variant, self.layout)
             harvest.strays.add(variant, walk.strays)
             assets += walk.assets
-            own = {int(name) for name in walk.buckets}
-            buckets[variant] = sorted(own | lineage_buckets(self._lineage(variant)))
-        target = self._target(variants)
-        places = [(variant, bucket) for variant in variants for bucket in buckets[variant]]
-        for report in self._reports(places, target):
-            self._settle(report, target)
+            buckets = lineage_buckets(aim.lineages[variant]) | {int(name) for name in walk.buckets}
+            places += [(variant, bucket) for bucket in sorted(buckets)]
+        for report in self._reports(places, aim):
+            self._settle(report, aim.target)
             harvest.add(report)
             assets += report.assets
         return harvest, assets
 
-    def _reports(
-        self, places: list[tuple[str, int]], target: Target | None
-    ) -> Iterator[BucketReport]:
+    def _reports(self, places: list[tuple[str, int]], aim: _Aim) -> Iterator[BucketReport]:
         """The report of each bucket; those without work come first."""
         left = []
-        for result in self._survey(self._task(*place, target) for place in places):
+        for result in self._survey(self._task(*place, aim) for place in places):
             if isinstance(result, Workload):
                 left.append(result)
             else:
                 self.progress.advance(result.counts.files)
                 yield result
+        yield from self._carry_out(left, aim)
+
+    def _carry_out(self, left: list[Workload], aim: _Aim) -> Iterator[BucketReport]:
+        """Do what the survey left to do, if the disk has room for it."""
         files = sum(work.read_files for work in left)
+        size_bytes = sum(work.read_bytes for work in left)
         linked = sum(work.copy_files for work in left)
         copied = sum(work.copy_bytes for work in left)
-        copies = target is not None and target.methods == (Method.COPY,)
+        copies = aim.target is not None and aim.target.methods == (Method.COPY,)
         times = copies + self.order.materialize_packs
         if times:
             require_room(self.repository, linked * copies, copied * times, ROOM_HINT)
-        size_bytes = sum(work.read_bytes for work in left)
         self.progress.begin("read", files, size_bytes)
         # The largest first, so that no worker is left alone with one at the end.
         left.sort(key=lambda work: -work.read_bytes)
-        tasks = (self._task(work.variant, work.bucket, target) for work in left)
+        tasks = (self._task(work.variant, work.bucket, aim) for work in left)
         few = max(files, linked) < _ALONE_FILES and max(size_bytes, copied) < _ALONE_BYTES
         for report in self.crew.run(carry_out, tasks, here=few):
             self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
@@ -97,23 +111,24 @@ class Gathering:
     def _survey(self, tasks: Iterator[BucketTask]) -> Iterator[BucketReport | Workload]:
         """Survey here at first: a small tree is through before other processes have started."""
         end = time.monotonic() + _ALONE_S
-        for task in tasks:
+        while not self.crew.is_eager and time.monotonic() < end:
+            task = next(tasks, None)
+            if task is None:
+                return
             yield survey(task)
-            if time.monotonic() > end:
-                break
         yield from self.crew.run(survey, tasks)
 
-    def _task(self, variant: str, bucket: int, target: Target | None) -> BucketTask:
-        tree = str(self.order.tree)
+    def _task(self, variant: str, bucket: int, aim: _Aim) -> BucketTask:
+        tree, release = str(self.order.tree), self.order.release
         return BucketTask(
             tree=tree,
             variant=variant,
             bucket=bucket,
             layout=self.layout,
-            lineage=self._lineage(variant),
+            lineage=aim.lineages[variant],
             look=self.memory.look(tree, variant, bucket),
-            links=self.memory.links(self.order.release, variant, bucket),
-            target=target,
+            links=self.memory.links(release, variant, bucket) if aim.resumes else None,
+            target=aim.target,
         )
 
     def _lineage(self, variant: str) -> tuple[LayerFile, ...]:

@@ -74,7 +74,7 @@ class Harvest:
     def put_manifests(
         self, repository: Repository, buckets: int, held: frozenset[str]
     ) -> Mapping[str, ManifestRef]:
-        """Store the manifests of the layer; variants ``held`` by the base need one only for changes.
+        """Store the manifests of the layer; variants ``held`` by the base may need none.
 
         ManifestError if the files of a variant cannot be written down.
         """

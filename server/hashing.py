@@ -1,8 +1,9 @@
 """Reading a file of the tree exactly once: for its digests, for the audit, and for its copy.
 
-What is put into a layer is what was hashed, even if somebody writes to the file meanwhile: a small file
-is written from the bytes in memory, a large one as it is read, a reflinked one is hashed through its
-reflink.  Only a hard link stays the tree's own file; its stat is recorded and checked by ``serve``.
+What is put into a layer is what was hashed, even if somebody writes to the file meanwhile: a
+small file is written from the bytes in memory, a large one as it is read, a reflinked one is
+hashed through its reflink.  Only a hard link stays the tree's own file; its stat is recorded and
+checked by ``serve``.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Taker:
         return taken
 
     def place(self, name: str, stage: Stage, expected: FileStat) -> Placed | None:
-        """Put a file into ``stage`` unread, since its digest is known while its stat is ``expected``.
+        """Put a file into ``stage`` unread: while its stat is ``expected``, its digest is known.
 
         None if the stat differs: then it must be taken.
         """

@@ -1,14 +1,16 @@
 """The entries of an earlier release, bucket by bucket, from the manifests in the repository.
 
-Runs in worker processes: each opens a manifest once, checks its header against the descriptor, and
-reads of it only the frames of the buckets that it is asked for.
+Runs in worker processes: each checks the header of a manifest against the descriptor once, and
+then reads only the frames of the buckets that it is asked for.
 """
 
 from __future__ import annotations
 
-import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from manifests.columns import U32, Entries, empty
 from manifests.errors import ManifestError, StoreError
 from manifests.layers import LayerPart, compose
 from manifests.manifest import Header, decode_header, decode_removed, decode_rows
-from manifests.model import ManifestRef
+from manifests.model import MAX_LAYERS, ManifestRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,21 +30,12 @@ class LayerFile:
     ref: ManifestRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Open:
-    header: Header
-    data: mmap.mmap
-    removed: U32
-
-
 def lineage_buckets(lineage: tuple[LayerFile, ...]) -> frozenset[int]:
     """The buckets in which any layer has an entry; StoreError as :func:`bucket_entries`."""
     found: set[int] = set()
     for file in lineage:
-        try:
-            found.update(np.unique(_open(file).header.row_bucket).tolist())
-        except (OSError, ValueError, ManifestError) as error:
-            raise _damaged(file, error) from error
+        with _naming(file):
+            found.update(np.unique(_index(file).header.row_bucket).tolist())
     return frozenset(found)
 
 
@@ -58,32 +51,40 @@ def bucket_entries(lineage: tuple[LayerFile, ...], bucket: int, buckets: int) ->
 
 
 def _part(file: LayerFile, number: int, bucket: int, buckets: int) -> LayerPart:
+    with _naming(file), Path(file.path).open("rb") as opened:
+        index = _index(file)
+        rows = index.header.rows_of_bucket(bucket)
+        bounds = index.header.row_start[rows.start : rows.stop + 1].tolist()
+        opened.seek(bounds[0])
+        data = memoryview(opened.read(bounds[-1] - bounds[0]))
+        frames = [data[at - bounds[0] : end - bounds[0]] for at, end in pairwise(bounds)]
+        entries = decode_rows(index.header, rows, frames, number)
+    first, last = np.searchsorted(index.removed % np.uint32(buckets), [bucket, bucket + 1])
+    return LayerPart(entries=entries, removed_ids=index.removed[first:last])
+
+
+@contextmanager
+def _naming(file: LayerFile) -> Iterator[None]:
+    """Make of what is wrong with a manifest a StoreError that names it."""
     try:
-        manifest = _open(file)
-        rows = manifest.header.rows_of_bucket(bucket)
-        bounds = manifest.header.row_start
-        view = memoryview(manifest.data)
-        frames = [view[bounds[row] : bounds[row + 1]] for row in rows]
-        entries = decode_rows(manifest.header, rows, frames, number)
-    except (OSError, ValueError, ManifestError) as error:
-        raise _damaged(file, error) from error
-    first, last = np.searchsorted(manifest.removed % np.uint32(buckets), [bucket, bucket + 1])
-    return LayerPart(entries=entries, removed_ids=manifest.removed[first:last])
+        yield
+    except (OSError, ManifestError) as error:
+        raise StoreError(
+            f"{file.path}: {error}",
+            hint="Restore this object from a backup or a mirror, or publish with --base none.",
+        ) from error
 
 
-@lru_cache(maxsize=256)
-def _open(file: LayerFile) -> _Open:
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Index:
+    header: Header
+    removed: U32
+
+
+@lru_cache(maxsize=MAX_LAYERS)
+def _index(file: LayerFile) -> _Index:
     with Path(file.path).open("rb") as opened:
-        data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    header = decode_header(data[: file.ref.header_bytes], file.ref)
-    if header.size_bytes > len(data):
-        raise ManifestError("manifest", f"expected {header.size_bytes} bytes, got {len(data)}")
-    tail = data[header.removed_start : header.size_bytes]
-    return _Open(header=header, data=data, removed=decode_removed(header, tail).ids)
-
-
-def _damaged(file: LayerFile, error: Exception) -> StoreError:
-    message = f"{file.path}: {error}"
-    return StoreError(
-        message, hint="Restore this object from a backup or a mirror, or publish with --base none."
-    )
+        header = decode_header(opened.read(file.ref.header_bytes), file.ref)
+        opened.seek(header.removed_start)
+        removed = decode_removed(header, opened.read(header.removed_length))
+    return _Index(header=header, removed=removed.ids)

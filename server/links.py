@@ -2,11 +2,12 @@
 
 A worker makes the files of one bucket in a *stage*, a folder of its run under ``files/.tmp``; the
 publisher moves a finished stage to ``files/LAYER/VARIANT/BUCKET`` in one rename.  So a bucket of a
-layer is whole or absent, and a worker that outlives a killed run can write into nothing that counts.
+layer is whole or absent, and a worker that outlives a killed run can write into nothing that
+counts.
 
 How a file is made, best first (docs/adr/0003): a *reflink* shares the tree's extents until either
-side is written to; a *hard link* is the tree's own inode, so an overwrite in place reaches it, and it
-is made only on request; a *copy* is always right.
+side is written to; a *hard link* is the tree's own inode, so an overwrite in place reaches it,
+and it is made only on request; a *copy* is always right.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 ROOM_HINT: Final = (
-    "Free some space; or publish with --link hard (no second copy, but files of the tree must then "
-    "never be overwritten in place), or with --in-place (old releases lose what is overwritten)."
+    "Free some space; or publish with --link hard (no second copy, but files of the tree must "
+    "then never be overwritten in place), or with --in-place (old releases lose what is "
+    "overwritten)."
 )
 
 
@@ -114,7 +116,7 @@ class Stage:
         return self._fd
 
     def opens_first(self, size_bytes: int) -> bool:
-        """Whether a file must be open here before it is read: to reflink it, or to copy a large one."""
+        """Whether a file must be open here before it is read: for a reflink, or a large copy."""
         return self.reflinks or (size_bytes > CHUNK_BYTES and not self.links_hard)
 
     def create(self, name: str) -> int:
@@ -212,7 +214,7 @@ class Links:
         return cls(boot=head["boot"], extensions=tuple(head["extensions"]), **columns)
 
     def found(self, target: Target, listing: Listing, wanted: Entries) -> dict[int, Placed]:
-        """Rows of ``wanted`` that lie in the final folder, listed as ``listing``, and hold its bytes.
+        """Rows of ``wanted`` that lie in the final folder, ``listing``, and hold its bytes.
 
         What was made by a method that ``target`` does not allow does not count.
         """

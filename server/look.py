@@ -1,9 +1,9 @@
 """What publish saw in one bucket of the tree, in columns; kept so that nothing is hashed twice.
 
-A row holds for a file while its size, mtime and inode are the same *and* its mtime was clearly older
-than the look: a file written in the same tick of the clock as it was read may have changed afterwards
-without its mtime telling (git's racy rule).  Clocks tick in milliseconds on Linux file systems, in up
-to two seconds on FAT and HFS+, where every mtime is a whole second.
+A row holds for a file while its size, mtime and inode are the same *and* its mtime was clearly
+older than the look: a file written in the same tick of the clock as it was read may have changed
+afterwards without its mtime telling (git's racy rule).  Clocks tick in milliseconds on Linux
+file systems, in up to two seconds on FAT and HFS+, where every mtime is a whole second.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Look:
         }
 
     def with_chunks(self, by_row: Mapping[int, bytes]) -> Look:
-        """This look with the chunk digests of its rows; those that have none may be missing."""
+        """The look with the chunk digests of its rows; those that have none may be missing."""
         joined = b"".join([by_row[row] for row in sorted(by_row)])
         return replace(self, chunks=np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES))
 

@@ -1,8 +1,9 @@
 """What the publisher remembers between runs: REPO/.publish/record.db, one SQLite file (WAL).
 
-A row a bucket, columns in compressed blobs, each committed as soon as its bucket is done, so that a
-killed publish need not hash it again.  It is only a cache: without it the next publish reads every
-file.  What the bytes of a blob mean is known to :mod:`server.look` and :mod:`server.links`.
+A row a bucket, columns in compressed blobs, each committed as soon as its bucket is done, so
+that a killed publish need not hash it again.  It is only a cache: without it the next publish
+reads every file.  What the bytes of a blob mean is known to :mod:`server.look` and
+:mod:`server.links`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,15 @@ def unpack_columns(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[A
     }
 
 
+def _prepare(db: sqlite3.Connection) -> None:
+    """Make the tables of a new file; sqlite3.DatabaseError for one of another version."""
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in {0, _VERSION}:
+        raise sqlite3.DatabaseError(f"version {version}, expected {_VERSION}")
+    if version == 0:
+        db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+
+
 class Memory:
     """The open record of one repository; belongs to the run that holds the publisher's lock."""
 
@@ -71,12 +81,7 @@ class Memory:
             # Surviving a kill is enough: after a crash of the machine files are hashed again.
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version not in {0, _VERSION}:
-                message = f"version {version}, expected {_VERSION}"
-                raise sqlite3.DatabaseError(message)
-            if version == 0:
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            _prepare(db)
         except sqlite3.DatabaseError:
             db.close()
             raise
@@ -120,6 +125,8 @@ class Memory:
         links: bytes | None,
     ) -> None:
         """Remember what one bucket looked like and what the layer has of it; None: no news."""
+        if look is None and links is None:
+            return
         with self._transaction():
             if look is not None:
                 self._run("REPLACE INTO look VALUES (?, ?, ?, ?)", tree, variant, bucket, look)

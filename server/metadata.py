@@ -213,7 +213,7 @@ def _zstd_frame() -> zstandard.ZstdDecompressionObj:
 
 
 _PACKINGS: tuple[tuple[bytes, Callable[[io.BufferedReader], io.RawIOBase]], ...] = (
-    (b"\x1f\x8b", lambda stream: cast("io.RawIOBase", gzip.GzipFile(fileobj=stream))),
+    (b"\x1f\x8b", lambda stream: cast("io.RawIOBase", gzip.GzipFile(fileobj=stream, mode="rb"))),
     (b"\xfd7zXZ\x00", lambda stream: cast("io.RawIOBase", lzma.LZMAFile(stream))),  # noqa: SIM115
     (b"\x28\xb5\x2f\xfd", _ZstdStream),
 )

@@ -92,8 +92,9 @@ def check_keys(signing: Signing) -> None:
         signers = [signing.keys.signer(role, root.keys[keyid]) for keyid in wanted.keyids]
         present = len([signer for signer in signers if signer is not None])
         if present < wanted.threshold:
+            folder = signing.keys.folder
             raise ConfigError(
-                f"{role} needs {wanted.threshold} of its keys, {signing.keys.folder} holds {present}",
+                f"{role} needs {wanted.threshold} of its keys, {folder} holds {present}",
                 hint=f"Bring the missing {role}-*.pem there, or name their folder with --keys.",
             )
 

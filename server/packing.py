@@ -23,7 +23,7 @@ _MODE: Final = 0o444
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PackTask:
-    """One pack to be written to ``temporary``: the files of ``entries`` in ``folder``, in order."""
+    """A pack to be written to ``temporary``: files of ``folder`` in the order of ``entries``."""
 
     variant: str
     bucket: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -211,10 +212,10 @@ def walk_bmp(media: Media) -> Frame:
 # --------------------------------------------------------------------------- SVG
 
 _SVG_TAIL_BYTES = 4096
+_SVG_END = re.compile(rb"</(?:\w+:)?svg\s*>")
 
 
 def walk_svg(media: Media) -> Frame:
     """The closing tag near the end; how large a drawing is, its viewer decides."""
     tail = media.at(max(0, media.size_bytes - _SVG_TAIL_BYTES), _SVG_TAIL_BYTES)
-    whole = b"</svg>" in tail or b":svg>" in tail or tail.rstrip().endswith(b"/>")
-    return Frame(problem=Problem.NONE if whole else Problem.NO_END)
+    return Frame(problem=Problem.NONE if _SVG_END.search(tail) else Problem.NO_END)

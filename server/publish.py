@@ -2,9 +2,9 @@
 
 Rules:
 
-* Nothing that a live release names is changed, and nothing names what is not on the disk yet: files,
-  objects and descriptor are written and synced first, and signed last.  Killed anywhere before that,
-  the repository serves what it served; the same command then goes on where it was.
+* Nothing that a live release names is changed, and nothing names what is not on the disk yet:
+  files, objects and descriptor are written and synced first, and signed last.  Killed anywhere
+  before that, the repository serves what it served; the same command then goes on where it was.
 * The same tree, base and date give the same objects and descriptor, whoever does the work and in
   what order.
 * Columns only: what is kept of a file until the end is a few dozen bytes.

@@ -27,7 +27,8 @@ MAX_RANGES: Final = 512
 MAX_OVERLAPS: Final = 1
 # Of the whole header line; the HTTP parser refuses longer ones with 400.
 MAX_RANGE_HEADER_BYTES: Final = 16 * 2**10
-_SPEC: Final = re.compile(r"([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18})")
+# Longer numbers, which nobody means, would cost time to read.
+_SPEC: Final = re.compile(r"([0-9]{1,99})-([0-9]{0,99})|-([0-9]{1,99})")
 _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
 

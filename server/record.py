@@ -1,11 +1,12 @@
 """What the files of a layer looked like when they were hashed, where they could change afterwards.
 
-Copies and reflinks under ``files/LAYER`` belong to the repository alone: their size and their mtime
-(the layer's date) say enough.  Two kinds of layer share their bytes with the publisher's tree,
-where an overwrite in place would change what is served: *hard-linked* ones, and those published
-with ``--in-place``, which have no files of their own.  For these, ``publish`` writes before it signs
+Copies and reflinks under ``files/LAYER`` belong to the repository alone: their size and their
+mtime (the layer's date) say enough.  Two kinds of layer share their bytes with the publisher's
+tree, where an overwrite in place would change what is served: *hard-linked* ones, and those
+published with ``--in-place``, which have no files of their own.  For these, ``publish`` writes
+before it signs
 
-    REPO/.publish/served/LAYER/source.json  {"format": 1, "links": "hard" | "in-place", "tree": "/…"}
+    REPO/.publish/served/LAYER/source.json  format, links ("hard" or "in-place"), tree (a path)
     REPO/.publish/served/LAYER/VARIANT.npy  a row of STAT_ROW an entry, by (bucket, id)
 
 and never changes it.  A host sends a file only while size, mtime and inode are those of its row.

@@ -18,8 +18,8 @@ from server.walk import Stray
 class BucketTask:
     """One bucket to look at.
 
-    ``look`` and ``links`` are what the publisher remembers of it, ``lineage`` are the layers of the
-    base.  Without a ``target`` (``--in-place``) no file is made.
+    ``look`` and ``links`` are what the publisher remembers of it, ``lineage`` are the layers of
+    the base.  Without a ``target`` (``--in-place``) no file is made.
     """
 
     tree: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -55,9 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         out.warn("interrupted; what was finished stays, run the same command again to go on")
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.OTHER)
     except OSError as error:
         out.error(StoreError(f"{error.filename or 'I/O'}: {error.strerror or error}"))
         code = ExitCode.STORAGE

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import tomli_w
 
-from manifests.errors import ConfigError, ExitCode
+from manifests.columns import U32
+from manifests.errors import ConfigError, ExitCode, ManifestError
 from manifests.paths import PRIVATE_FOLDER, check_name, check_variant
 from manifests.units import parse_rate
 from syncclient.documents import write_durably
@@ -49,8 +50,7 @@ def load_tree_config(tree: Path) -> TreeConfig:
     """Read a tree's settings; ConfigError (exit 10) where there are none, or none readable."""
     path = private_folder(tree) / CONFIG_NAME
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-        return _from_document(document, path)
+        text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         message = f"{tree} is not a bucketsync tree: it has no {PRIVATE_FOLDER}/{CONFIG_NAME}"
         raise ConfigError(
@@ -59,14 +59,21 @@ def load_tree_config(tree: Path) -> TreeConfig:
             "there with `bucketsync adopt URL DIR`.",
             exit_code=ExitCode.NOT_A_TREE,
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        message = f"{path}: cannot be read ({error})"
-        raise ConfigError(
-            message,
-            hint="Mend the file, or move it away and run `bucketsync adopt URL DIR`: "
-            "no file that is already right is fetched again.",
-            exit_code=ExitCode.NOT_A_TREE,
-        ) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error) from error
+    try:
+        return _from_document(tomllib.loads(text), path)
+    except (LookupError, TypeError, ValueError, OSError, ManifestError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{path}: cannot be read ({error})",
+        hint="Mend the file, or move it away and run `bucketsync adopt URL DIR`: "
+        "no file that is already right is fetched again.",
+        exit_code=ExitCode.NOT_A_TREE,
+    )
 
 
 def _from_document(document: dict[str, Any], path: Path) -> TreeConfig:
@@ -74,10 +81,7 @@ def _from_document(document: dict[str, Any], path: Path) -> TreeConfig:
         message = f"{path}: format {document['format']}, expected {_FORMAT}"
         raise ConfigError(message, hint="Upgrade bucketsync.", exit_code=ExitCode.NOT_A_TREE)
     chosen = document.get("selection", {})
-    ids = None
-    if chosen.get("ids"):
-        ids_path = path.with_name(IDS_NAME)
-        ids = parse_ids(ids_path.read_text(encoding="utf-8"), str(ids_path))
+    ids = _kept_ids(path.with_name(IDS_NAME)) if chosen.get("ids") else None
     buckets = chosen.get("buckets")
     variants = chosen.get("variants")
     return TreeConfig(
@@ -95,6 +99,13 @@ def _from_document(document: dict[str, Any], path: Path) -> TreeConfig:
         },
         transport=dict(document.get("transport", {})),
     )
+
+
+def _kept_ids(path: Path) -> U32:
+    try:
+        return parse_ids(path.read_text(encoding="utf-8"), str(path))
+    except ConfigError as error:
+        raise _unreadable(path, error) from error
 
 
 async def save_tree_config(tree: Path, config: TreeConfig) -> None:
@@ -177,4 +188,7 @@ def _convert(name: str, value: Any) -> Any:  # noqa: ANN401 (text, number or lis
         return tuple(str(item) for item in value)
     if name == "bwlimit":
         return parse_rate(str(value))
-    return float(value) if name == "timeout_s" else int(value)
+    number = float(value) if name == "timeout_s" else int(value)
+    if number < 0 or (number == 0 and name != "jobs"):
+        raise ValueError(f"{name} is {value}, expected more")
+    return number

@@ -24,7 +24,7 @@ import numpy as np
 from manifests import packs
 from manifests.columns import CHUNK_BYTES, U64
 from manifests.digest import digest_bytes
-from manifests.errors import StoreError, TransferError
+from manifests.errors import StoreError, SyncError, TransferError
 from syncclient.sources.http import HttpSource, Span
 from syncclient.store import Aside, Store
 from syncclient.tree import FileStat, hash_open, open_regular
@@ -66,12 +66,16 @@ class Batch:
     hard_link: bool = False
 
     @property
-    def total_bytes(self) -> int:
-        """Sum of the sizes."""
-        return sum(self.sizes)
+    def large(self) -> bool:
+        """Whether this is one large file, fetched by chunks into a staged part."""
+        return self.sizes[0] > RANGE_BYTES
 
-    def subset(self, rows: Sequence[int]) -> Batch:
-        """The same work for some of the files."""
+    def path(self, row: int) -> str:
+        """Where a file goes, for people."""
+        return "/".join((*self.folder, self.names[row]))
+
+    def subset(self, rows: Sequence[int], *, loose: bool = False) -> Batch:
+        """The same work for some of the files; ``loose`` gives up on their pack."""
         return Batch(
             key=self.key,
             root=self.root,
@@ -82,7 +86,7 @@ class Batch:
             mtime_ns=self.mtime_ns,
             replaces=[self.replaces[row] for row in rows],
             urls=[self.urls[row] for row in rows],
-            pack=self.pack,
+            pack="" if loose else self.pack,
             offsets=[self.offsets[row] for row in rows] if self.offsets else (),
             chunks=self.chunks,
             locals=self.locals,
@@ -115,6 +119,10 @@ class Outcome:
     requests: int = 0
     local_bytes: int = 0
     links: dict[str, int] = field(default_factory=dict)
+
+    def traffic_only(self) -> Outcome:
+        """What it cost, without what it brought."""
+        return Outcome(received_bytes=self.received_bytes, requests=self.requests)
 
 
 class Runner:
@@ -167,6 +175,9 @@ class Runner:
                 await self._from_host(batch, rows, source, outcome)
         except (TransferError, StoreError) as error:
             outcome.error = error
+        except OSError as error:
+            place = Path(batch.root, *batch.folder)
+            outcome.error = StoreError(f"{place}: {error.strerror or error}")
         if source is not None:
             traffic = source.traffic.take()
             outcome.received_bytes, outcome.requests = traffic.received_bytes, traffic.requests
@@ -175,7 +186,7 @@ class Runner:
     async def _from_host(
         self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
     ) -> None:
-        if batch.sizes[rows[0]] > RANGE_BYTES:
+        if batch.large:
             await _LargeFile(self, batch, source, outcome).fetch()
             return
         if batch.pack and source.packs is not False:
@@ -184,8 +195,9 @@ class Runner:
             except TransferError as error:
                 if not error.missing and error.status not in {200, 400, 416}:
                     raise
-                # A plain host without packs, or a pack with a gap: loose files tell more exactly.
-                if error.status == 404 and source.packs is None:  # noqa: PLR2004
+                # A plain host without packs or ranges, or a pack with a gap: loose files tell more
+                # exactly.
+                if error.status in {200, 404} and source.packs is None:
                     source.packs = False
                 rows = [row for row in rows if row not in set(outcome.done)]
             else:
@@ -247,17 +259,8 @@ class Runner:
             async with asyncio.TaskGroup() as group:
                 for row in rows:
                     group.create_task(one(row))
-        except* (TransferError, StoreError) as errors:
-            raise _first(errors) from None
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> TransferError | StoreError:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            return _first(error)
-        if isinstance(error, TransferError | StoreError):
-            return error
-    raise group
+        except* SyncError as errors:
+            raise errors.exceptions[0] from None
 
 
 def _place_checked(

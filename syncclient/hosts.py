@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Self, TypeVar
 
 from manifests.errors import ManifestError, TransferError
-from syncclient.sources.http import HttpOptions, HttpSource, Span, Traffic
+from syncclient.sources.http import HttpOptions, HttpSource, RedirectError, Span, Traffic
 from syncclient.sources.limits import TokenBucket
 
 _FIRST_WAIT_S = 0.5
@@ -70,16 +70,20 @@ class Hosts:
         return await self._in_turn(ask, sources, tries or self._tries)
 
     async def spans(
-        self, path: str, wanted: Sequence[Span], take: Callable[[int, bytearray], None]
+        self, path: str, wanted: Sequence[Span], take: Callable[[int, bytearray], Awaitable[None]]
     ) -> None:
-        """Hand the bytes of each span to ``take``, which raises ManifestError for wrong ones."""
+        """Hand the bytes of each span to ``take``, which raises ManifestError for wrong ones.
+
+        Spans are ascending; each is taken once, whatever hosts it takes to get them all.
+        """
         left = set(range(len(wanted)))
 
         async def ask(source: HttpSource) -> None:
             order = sorted(left)
-            async with aclosing(source.ranges(path, [wanted[n] for n in order])) as ranges:
+            spans = [wanted[n] for n in order]
+            async with aclosing(source.ranges(path, spans, or_whole=True)) as ranges:
                 async for index, data in ranges:
-                    take(order[index], data)
+                    await take(order[index], data)
                     left.discard(order[index])
 
         await self._in_turn(ask, self._sources, self._tries)
@@ -87,14 +91,15 @@ class Hosts:
     async def _in_turn(
         self, ask: Callable[[HttpSource], Awaitable[T]], sources: list[HttpSource], tries: int
     ) -> T:
-        missing: set[str] = set()
+        hopeless: set[str] = set()
         wait_s, last = _FIRST_WAIT_S, TransferError("no host is known")
         for turn in range(tries):
             if turn:
-                await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 (jitter)
+                await asyncio.sleep(wait_s)
             wait_s = min(_FIRST_WAIT_S * 2**turn, _LONGEST_WAIT_S)
+            wait_s *= random.uniform(0.75, 1.25)  # noqa: S311 (jitter, not a secret)
             for source in sources:
-                if source.url in missing:
+                if source.url in hopeless:
                     continue
                 try:
                     return await ask(source)
@@ -103,8 +108,8 @@ class Hosts:
                 except TransferError as error:
                     last = error
                     wait_s = max(wait_s, error.retry_after_s or 0.0)
-                    if error.missing:
-                        missing.add(source.url)
-            if len(missing) == len(sources):
+                    if error.missing or isinstance(error, RedirectError):
+                        hopeless.add(source.url)
+            if len(hopeless) == len(sources):
                 break
         raise last

@@ -16,6 +16,7 @@ from manifests.digest import DIGEST_BYTES
 from manifests.paths import parse_entry_name
 from syncclient.fetch import Batch
 from syncclient.plan import forget, merge_placed
+from syncclient.pool import in_thread
 from syncclient.state import AssetRecord, State
 
 _FLUSH_S = 2.0
@@ -73,10 +74,10 @@ class Journal:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write everything noted so far, in one transaction, even if the caller is cancelled."""
+        """Write everything noted so far, in one transaction; a cancel waits for its end."""
         async with self._writing:
             notes, self._notes = self._notes, _Notes()
-            await asyncio.shield(asyncio.to_thread(self._write, notes))
+            await in_thread(lambda: self._write(notes))
 
     def _write(self, notes: _Notes) -> None:
         with self._state.transaction():

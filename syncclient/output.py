@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -28,14 +29,12 @@ class Output:
         """One JSON line, if JSON is wanted."""
         if self.json:
             line = orjson.dumps({"event": name, **fields}, option=orjson.OPT_SERIALIZE_NUMPY)
-            sys.stdout.write(line.decode() + "\n")
-            sys.stdout.flush()
+            _to_stdout(line.decode())
 
     def result(self, text: str) -> None:
         """A result for people, on stdout; scripts read the summary instead."""
         if not self.json:
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
+            _to_stdout(text)
 
     def say(self, text: str) -> None:
         """A notice for people, on stderr; silent with ``-q``."""
@@ -91,3 +90,12 @@ class Output:
         else:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+
+def _to_stdout(line: str) -> None:
+    """Print a line at once; a reader that went away (``| head``) does not end the run."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,13 +7,22 @@ docs/explanation/performance.md).
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Self, TypeVar
 
 from manifests.errors import StoreError
@@ -27,15 +36,38 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Pool:
-    """An executor chosen by the amount of work; use as a context manager."""
+async def in_thread(work: Callable[[], R], stop: Event | None = None) -> R:
+    """Run blocking work in a thread; a cancel sets ``stop`` and waits for the end of the work.
 
-    def __init__(self, files: int, jobs: int = 0) -> None:
+    Nobody may take from a thread what it works on: the state, open files, the lock of the tree.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if stop is not None:
+            stop.set()
+        await asyncio.gather(running, return_exceptions=True)
+        raise
+
+
+class Pool:
+    """An executor chosen by the amount of work; use as a context manager.
+
+    Once ``stop`` is set no task begins: who asks for one meets CancelledError.
+    """
+
+    def __init__(self, files: int, jobs: int, stop: Event) -> None:
         self.jobs = jobs or min(os.cpu_count() or 1, 8)
+        self._stop = stop
         self._executor: Executor
         if files >= _FILES_WORTH_PROCESSES and self.jobs > 1:
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self.jobs, mp_context=context)
+            # Ctrl-C is for the client, which ends its processes in order.
+            ignore = (signal.SIGINT, signal.SIG_IGN)
+            self._executor = ProcessPoolExecutor(
+                self.jobs, mp_context=context, initializer=signal.signal, initargs=ignore
+            )
         else:
             self._executor = ThreadPoolExecutor(self.jobs)
 
@@ -49,13 +81,15 @@ class Pool:
 
     def submit(self, function: Callable[..., R], *args: object) -> Future[R]:
         """Start one task."""
+        if self._stop.is_set():
+            raise CancelledError
         return self._executor.submit(function, *args)
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Results in order; only so many tasks ahead as keep every process busy."""
         waiting: deque[Future[R]] = deque()
         for item in items:
-            waiting.append(self._executor.submit(function, item))
+            waiting.append(self.submit(function, item))
             if len(waiting) > _AHEAD * self.jobs:
                 yield waiting.popleft().result()
         while waiting:

@@ -8,8 +8,8 @@ simply not there.
 
 from __future__ import annotations
 
+import asyncio
 import mmap
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -104,20 +104,14 @@ class CachedManifest:
 
     # ----------------------------------------------------------------- filling the cache
 
-    async def ensure(self, hosts: Hosts | None, wish: Selection) -> None:
+    async def ensure(self, hosts: Hosts, wish: Selection) -> None:
         """Fetch what is missing of the header, the removed ids and the frames that ``wish`` needs.
 
-        ManifestError if the publisher's bytes are wrong, TransferError if no host has them,
-        StoreError where ``hosts`` is None and something is missing.
+        ManifestError if the publisher's bytes are wrong, TransferError if no host has them.
         """
-        if not self._load_header():
+        if not await asyncio.to_thread(self._load_header):
             await self._fetch_header(hosts)
-        header = self.header
-        tail = (header.removed_start, header.size_bytes)
-        spans = self._missing_spans(wanted_rows(header, wish))
-        if tail[1] > tail[0] and not self._removed_held():
-            spans.append(tail)
-        if spans:
+        if spans := await asyncio.to_thread(self._missing_spans, wish):
             await self._fetch(hosts, spans)
 
     def _removed_held(self) -> bool:
@@ -127,9 +121,11 @@ class CachedManifest:
             return False
         return True
 
-    def _missing_spans(self, rows: npt.NDArray[np.intp]) -> list[tuple[int, int]]:
+    def _missing_spans(self, wish: Selection) -> list[tuple[int, int]]:
+        """What to ask for, ascending: runs of frames, then perhaps the list of removed ids."""
+        header, starts = self.header, self.header.row_start
+        rows = wanted_rows(header, wish)
         missing = rows[~self.rows_held(rows)] if len(rows) else rows
-        starts = self.header.row_start
         spans: list[tuple[int, int]] = []
         for start, stop in zip(
             starts[missing].tolist(), starts[missing + 1].tolist(), strict=True
@@ -139,35 +135,42 @@ class CachedManifest:
                 spans[-1] = (spans[-1][0], stop)
             else:
                 spans.append((start, stop))
+        if header.removed_length and not self._removed_held():
+            spans.append((header.removed_start, header.size_bytes))
         return spans
 
-    async def _fetch_header(self, hosts: Hosts | None) -> None:
+    async def _fetch_header(self, hosts: Hosts) -> None:
         span = (0, self._ref.header_bytes)
         await self._fetch(hosts, [span])
         if not self._load_header():
             data = self._read(*span)
             self._header = manifest.decode_header(data, self._ref, self.name)
 
-    async def _fetch(self, hosts: Hosts | None, spans: list[tuple[int, int]]) -> None:
-        if hosts is None:
-            message = f"the manifest {self.name} is not all in the cache"
-            raise StoreError(message, hint="Run the command while a host can be reached.")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    async def _fetch(self, hosts: Hosts, spans: list[tuple[int, int]]) -> None:
+        async def take(index: int, data: bytearray) -> None:
+            await asyncio.to_thread(self._put, spans[index][0], data)
+
         try:
-            os.ftruncate(fd, self._ref.size_bytes)
-
-            def take(index: int, data: bytearray) -> None:
-                self._check(spans[index][0], data)
-                os.pwrite(fd, data, spans[index][0])
-
+            await asyncio.to_thread(self._make)
             await hosts.spans(object_path(self._ref.digest), spans, take)
         except OSError as error:
             message = f"{self._path}: {error.strerror or error}"
             raise StoreError(message) from error
         finally:
-            os.close(fd)
-        self._unmap()
+            self._unmap()
+
+    def _make(self) -> None:
+        """Make the sparse file, or give one that was cut its length back."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("ab") as file:
+            file.truncate(self._ref.size_bytes)
+
+    def _put(self, start: int, data: bytearray) -> None:
+        """Write a host's bytes once they have been checked."""
+        self._check(start, data)
+        with self._path.open("r+b") as file:
+            file.seek(start)
+            file.write(data)
 
     def _check(self, start: int, data: bytearray) -> None:
         """Refuse a host's bytes before they are written: header, or whole frames, or the tail."""
@@ -244,7 +247,7 @@ class ReleaseView:
                 if (ref := layer.manifests.get(variant)) is not None
             ]
 
-    async def open(self, hosts: Hosts | None) -> None:
+    async def open(self, hosts: Hosts) -> None:
         """Bring every manifest that is needed into the cache."""
         for cached in self._held.values():
             for _, one in cached:

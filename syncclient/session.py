@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,7 @@ from syncclient.documents import write_durably
 from syncclient.events import Listener, Notice, Phase
 from syncclient.hosts import Hosts
 from syncclient.places import Places
+from syncclient.pool import in_thread
 from syncclient.sources.http import HttpOptions
 from syncclient.state import STATE_NAME, State
 from syncclient.store import run_name, sync_file_system
@@ -40,6 +42,7 @@ from syncclient.trust import (
     Signed,
     TrustStore,
     fetch_target,
+    fingerprint_of,
     pin_root,
     refresh,
     stored,
@@ -144,9 +147,7 @@ class Session:
         )
         self.hosts = Hosts(urls, self.options, transport.retries)
         self.trust = TrustStore(folders.trust)
-        self.state = State(folders.state)
-        if self.state.began_anew:
-            listen(Notice(text=self.state.began_anew, warning=True))
+        self.state = State(folders.state, partial(self.notice, warning=True))
 
     def notice(self, text: str, *, warning: bool = False) -> None:
         """Tell the user something."""
@@ -208,12 +209,26 @@ class Session:
     async def refresh(self, *, tries: int | None = None) -> Signed:
         """Learn what is signed now, from the first host whose metadata is good."""
         self.listen(Phase(name="trust"))
+        self._check_pin()
         signed = await self._ask_hosts(lambda fetch: refresh(self.trust, fetch), tries)
         await self._refresh_notices(signed)
         return signed
 
+    def _check_pin(self) -> None:
+        """The root that is pinned must be the one that the tree's settings name."""
+        expected = self.config.root_fingerprint
+        found = fingerprint_of(self.trust.require_root())
+        if expected and found != expected:
+            message = f"{self.folders.trust} pins the root {found}, but config.toml has {expected}"
+            raise TrustError(
+                message,
+                hint="One of them was changed. Find out why before you trust either; "
+                "`bucketsync adopt` begins anew.",
+            )
+
     def stored(self) -> Signed:
         """What was learned last, without network or clock."""
+        self._check_pin()
         return stored(self.trust)
 
     async def _refresh_notices(self, signed: Signed) -> None:
@@ -274,7 +289,7 @@ class Session:
     async def settle_earlier_runs(self) -> None:
         """Make files of earlier runs durable, so that their records survive a power failure."""
         if self.state.unsynced():
-            await asyncio.to_thread(self._sync)
+            await in_thread(self._sync)
 
     def _sync(self) -> None:
         for root in {self.tree, *map(Path, self.config.variant_dirs.values())}:

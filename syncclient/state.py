@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,10 @@ _VERSION = 1
 # File systems keep mtimes in steps of up to 2 s (FAT); a younger mtime could hide a later write.
 _RACY_NS = 2 * 10**9
 UNSURE = -1
+# What SQLite says of a file that is damaged or no database at all.
+_UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _MAX_BLOB_BYTES = 2**31
+_TABLES = {"bucket", "asset", "verified"}
 _SCHEMA = """
 CREATE TABLE bucket (
     variant TEXT NOT NULL, bucket INTEGER NOT NULL, folder_mtime INTEGER NOT NULL,
@@ -108,29 +111,28 @@ def boot_id() -> str:
     return "unknown"
 
 
-def _check_version(version: int) -> None:
+def _check_format(db: sqlite3.Connection, version: int) -> None:
+    """DatabaseError unless the file has our format and its tables."""
     if version != _VERSION:
         raise sqlite3.DatabaseError(f"format {version}, expected {_VERSION}")
+    missing = _TABLES - {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    if missing:
+        raise sqlite3.DatabaseError(f"no tables {', '.join(sorted(missing))}")
 
 
 class State:
     """The open state of one tree; every method is blocking and belongs to one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        """``warn`` is told when the file could not be read and was begun anew."""
         self.path = path
-        self.began_anew = ""
+        self._warn = warn
         self._boot = boot_id()
-        self._db = self._open()
-
-    def _open(self) -> sqlite3.Connection:
         try:
-            return self._connect()
-        except sqlite3.DatabaseError as error:
-            if not self.path.exists() or "unable to open" in str(error):
-                message = f"{self.path}: {error}"
-                raise StoreError(message, hint="Choose a folder with --state-dir.") from error
-            self._put_aside(str(error))
-            return self._connect()
+            self._db = self._connect()
+        except sqlite3.Error as error:
+            self._put_aside(error)
+            self._db = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -143,22 +145,39 @@ class State:
             if version == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
             else:
-                _check_version(version)
-            db.execute("SELECT 1 FROM bucket LIMIT 1").fetchone()
+                _check_format(db, version)
         except BaseException:
             db.close()
             raise
         return db
 
-    def _put_aside(self, why: str) -> None:
+    def _put_aside(self, error: sqlite3.Error) -> None:
+        """Keep a file that cannot be read under another name; StoreError for any other error."""
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_FORMAT)
+        if code & 0xFF not in _UNREADABLE:
+            message = f"{self.path}: {error}"
+            raise StoreError(message, hint="Choose a folder with --state-dir.") from error
         aside = self.path.with_name(f"{self.path.name}.unreadable-{int(time.time())}")
         self.path.replace(aside)
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-        self.began_anew = (
-            f"{self.path.name} could not be read ({why}); it was kept as {aside.name}. "
+        self._warn(
+            f"{self.path.name} could not be read ({error}); it was kept as {aside.name}. "
             "Files are looked at afresh."
         )
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
+        """Carry out one statement, on a new file if the present one turns out to be damaged."""
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            writing = self._db.in_transaction
+            self._db.close()
+            self._put_aside(error)
+            self._db = self._connect()
+            if writing:
+                self._db.execute("BEGIN IMMEDIATE")
+            return self._db.execute(statement, values).fetchall()
 
     def close(self) -> None:
         """Close the file."""
@@ -167,30 +186,31 @@ class State:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes inside become visible together or not at all."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self._rows("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._db.execute("ROLLBACK")
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+        self._rows("COMMIT")
 
     # ----------------------------------------------------------------- buckets
 
     def load(self, variant: str, bucket: int) -> Record:
         """The record of a bucket; an empty one where there is none that can be believed."""
-        row = self._db.execute(
-            "SELECT folder_mtime, settled, boot, data FROM bucket "
-            "WHERE variant = ? AND bucket = ?",
-            (variant, bucket),
-        ).fetchone()
-        if row is None or row[2] not in ("", self._boot):
-            return EMPTY_RECORD
-        return _decode(row[3], row[0], row[1]) or EMPTY_RECORD
+        rows = self._rows(
+            "SELECT folder_mtime, settled, data FROM bucket "
+            "WHERE variant = ? AND bucket = ? AND boot IN ('', ?)",
+            (variant, bucket, self._boot),
+        )
+        for folder_mtime_ns, settled, data in rows:
+            return _decode(data, folder_mtime_ns, settled) or EMPTY_RECORD
+        return EMPTY_RECORD
 
     def store(self, variant: str, bucket: int, record: Record) -> None:
         """Replace the record of a bucket."""
-        self._db.execute(
+        self._rows(
             "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
                 variant,
@@ -220,23 +240,18 @@ class State:
 
     def glance(self, variant: str) -> dict[int, tuple[int, str, int]]:
         """Folder mtime, settled wish and its files of each believable row, without its columns."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT bucket, folder_mtime, settled, files FROM bucket "
             "WHERE variant = ? AND boot IN ('', ?)",
             (variant, self._boot),
         )
         return {bucket: (mtime, settled, files) for bucket, mtime, settled, files in rows}
 
-    def known_buckets(self) -> list[tuple[str, int]]:
-        """Every (variant, bucket) with a row."""
-        rows = self._db.execute("SELECT variant, bucket FROM bucket ORDER BY variant, bucket")
-        return [(variant, bucket) for variant, bucket in rows]
-
     # ----------------------------------------------------------------- assets
 
     def load_assets(self) -> dict[str, AssetRecord]:
         """Every believable asset record by path."""
-        rows = self._db.execute(
+        rows = self._rows(
             "SELECT path, size, mtime, digest FROM asset WHERE boot IN ('', ?)", (self._boot,)
         )
         return {
@@ -247,9 +262,9 @@ class State:
     def store_asset(self, path: str, record: AssetRecord | None) -> None:
         """Replace or forget the record of one asset."""
         if record is None:
-            self._db.execute("DELETE FROM asset WHERE path = ?", (path,))
+            self._rows("DELETE FROM asset WHERE path = ?", (path,))
             return
-        self._db.execute(
+        self._rows(
             "INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?, ?)",
             (path, record.size_bytes, record.mtime_ns, record.digest, self._boot),
         )
@@ -260,26 +275,26 @@ class State:
         """Whether rows exist whose files may not have reached the disk."""
         query = "SELECT EXISTS (SELECT 1 FROM {} WHERE boot != '')"
         tables = ("bucket", "asset")
-        return any(self._db.execute(query.format(table)).fetchone()[0] for table in tables)
+        return any(self._rows(query.format(table))[0][0] for table in tables)
 
     def mark_synced(self) -> None:
         """Say that all files of this boot's rows are on disk; drop rows of boots that ended."""
         with self.transaction():
             for table in ("bucket", "asset"):
-                self._db.execute(f"DELETE FROM {table} WHERE boot NOT IN ('', ?)", (self._boot,))  # noqa: S608
-                self._db.execute(f"UPDATE {table} SET boot = '' WHERE boot != ''")  # noqa: S608
+                self._rows(f"DELETE FROM {table} WHERE boot NOT IN ('', ?)", (self._boot,))  # noqa: S608
+                self._rows(f"UPDATE {table} SET boot = '' WHERE boot != ''")  # noqa: S608
 
     def verified(self) -> set[tuple[str, int]]:
         """Buckets that the present round of verification has done."""
-        return {(v, b) for v, b in self._db.execute("SELECT variant, bucket FROM verified")}
+        return {(v, b) for v, b in self._rows("SELECT variant, bucket FROM verified")}
 
     def mark_verified(self, variant: str, bucket: int) -> None:
         """Note one bucket as done."""
-        self._db.execute("INSERT OR REPLACE INTO verified VALUES (?, ?)", (variant, bucket))
+        self._rows("INSERT OR REPLACE INTO verified VALUES (?, ?)", (variant, bucket))
 
     def forget_verified(self) -> None:
         """Begin a new round of verification."""
-        self._db.execute("DELETE FROM verified")
+        self._rows("DELETE FROM verified")
 
 
 def _encode(record: Record) -> bytes:
@@ -313,4 +328,5 @@ def _decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
     except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
         return None
     columns = (record.exts, record.sizes, record.mtimes)
-    return record if all(len(column) == len(ids) for column in columns) else None
+    whole = all(len(column) == len(ids) for column in columns)
+    return record if whole and bool(np.all(record.exts < len(record.extensions))) else None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -119,7 +120,8 @@ class Surveyor:
 
     ``token`` names the wish (release, selection): a bucket recorded as settled for it is skipped
     by ``quick`` while its folder's mtime stands.  ``refetch`` makes a tree whose files all
-    vanished be filled again instead of being refused.
+    vanished be filled again instead of being refused.  ``stop``, once set, ends the look with
+    CancelledError.
     """
 
     view: ReleaseView
@@ -131,6 +133,7 @@ class Surveyor:
     read_unknown: bool = True
     refetch: bool = False
     jobs: int = 0
+    stop: Event = field(default_factory=Event)
 
     def run(self) -> Survey:
         """Survey all buckets; StoreError if a folder cannot be listed or a disk seems missing."""
@@ -143,7 +146,7 @@ class Surveyor:
                 total_files=0 if self.view.wish.ids is not None else int(files * share),
             )
         )
-        with Pool(int(files * share), self.jobs) as pool:
+        with Pool(int(files * share), self.jobs, self.stop) as pool:
             for variant in self.view.variants:
                 before = survey.kept + survey.changed + survey.removable
                 recorded = self._survey_variant(variant, pool, survey)

@@ -28,6 +28,7 @@ from syncclient.fetch import RANGE_BYTES, Batch, Outcome
 from syncclient.journal import Journal
 from syncclient.places import Places
 from syncclient.plan import Rows
+from syncclient.pool import in_thread
 from syncclient.release import ReleaseView, object_path
 from syncclient.selection import Selection
 from syncclient.session import Session
@@ -93,6 +94,7 @@ class Report:
     requests: int = 0
     seconds: float = 0.0
     local_bytes: int = 0
+    files_failed: int = 0
     failures: list[Failure] = field(default_factory=list)
     asides: list[Aside] = field(default_factory=list)
     links: dict[str, int] = field(default_factory=dict)
@@ -100,7 +102,7 @@ class Report:
     @property
     def exit_code(self) -> ExitCode:
         """Complete only if every file that can be had is there."""
-        return ExitCode.INCOMPLETE if self.failures else ExitCode.COMPLETE
+        return ExitCode.INCOMPLETE if self.files_failed else ExitCode.COMPLETE
 
     def summary(self) -> dict[str, object]:
         """The fields of the summary line."""
@@ -110,7 +112,7 @@ class Report:
             "files_changed": self.files_changed,
             "files_removed": self.files_removed,
             "files_kept": self.files_kept,
-            "files_failed": len(self.failures),
+            "files_failed": self.files_failed,
             "files_unavailable": self.files_unavailable,
             "files_aside": len(self.asides),
             "files_extra": self.files_extra,
@@ -176,10 +178,10 @@ class Sync:
             refetch=wish.refetch,
             jobs=session.transport.jobs,
         )
-        self.survey = await asyncio.to_thread(surveyor.run)
+        self.survey = await in_thread(surveyor.run, surveyor.stop)
         wanted = wanted_assets(wish.descriptor, self.view.variants, whole=wish.selection.whole)
-        self.assets = await asyncio.to_thread(
-            survey_assets, wanted, session.stored_descriptors(), self.places, session.state
+        self.assets = await in_thread(
+            lambda: survey_assets(wanted, session.stored_descriptors(), self.places, session.state)
         )
         tell_foreign(self.survey, session.listen)
         self._begin_report()
@@ -257,16 +259,16 @@ class Sync:
         try:
             if self._wish.fetch:
                 await self._transfer(journal)
-            if self._wish.delete and not report.failures:
-                await asyncio.to_thread(self._remove, journal)
+            if self._wish.delete and not report.files_failed:
+                await in_thread(lambda: self._remove(journal))
         finally:
             await journal.flush()
             taken = session.hosts.take_traffic()
             report.bytes_received += taken.received_bytes
             report.requests += taken.requests
             report.seconds = time.monotonic() - self._started_s
-        if not report.failures:
-            await asyncio.to_thread(self._clean_staging)
+        if not report.files_failed:
+            await in_thread(self._clean_staging)
         return report
 
     async def _transfer(self, journal: Journal) -> None:
@@ -298,6 +300,8 @@ class Sync:
                 await transfer.run(self._batches())
             finally:
                 flushing.cancel()
+                await asyncio.gather(flushing, return_exceptions=True)
+                report.files_failed += transfer.failed
                 report.failures += transfer.failures
 
     def _take_outcome(self, batch: Batch, outcome: Outcome, journal: Journal) -> None:

@@ -20,9 +20,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from manifests.errors import StoreError, TransferError
+from manifests.errors import StoreError, SyncError, TransferError
 from syncclient.events import Notice
 from syncclient.fetch import Batch, Outcome, Problem
+from syncclient.sources.http import RedirectError
 from syncclient.worker import Worker
 
 _FIRST_WAIT_S = 0.5
@@ -30,15 +31,25 @@ _LONGEST_WAIT_S = 30.0
 # A batch is helped along when it has run this long, and thrice the median.
 _SLOW_S = 3.0
 _SLOW_FACTOR = 3.0
+_NAMED_FAILURES = 1000
+_RESUME_HINT = "What was fetched stays; run the same command again to go on."
+# Wrong bytes of a file from the last host that has it: once may be the line, twice is the host.
+_TRIES_FOR_BYTES = 2
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A batch on its way: how often it was tried, and which hosts failed or lack it."""
+    """A batch on its way.
+
+    ``tries`` failed in a row without bringing anything.  A host in ``avoid`` failed and may do
+    better later; one in ``lacks`` answered, and has not these files or not these bytes.
+    ``running`` says since when (monotonic) which hosts are at it.
+    """
 
     batch: Batch
     tries: int = 0
-    avoid: set[int] = field(default_factory=set)
+    avoid: frozenset[int] = frozenset()
+    lacks: frozenset[int] = frozenset()
     finished: bool = False
     running: dict[int, float] = field(default_factory=dict)
 
@@ -50,18 +61,15 @@ class Health:
     url: str
     failures: int = 0
     dead: bool = False
-    last_error: str = ""
     waits_until_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A file that no host delivered."""
+    """A file that no host delivered: its path, and what the last host said."""
 
-    batch: Batch
-    row: int
+    path: str
     text: str
-    missing: bool
 
 
 OnOutcome = Callable[[Batch, Outcome], None]
@@ -98,6 +106,8 @@ class Transfer:
         self._durations: deque[float] = deque(maxlen=50)
         self._change = asyncio.Condition()
         self._fed = False
+        # All are counted, the first ones named: a host may lack millions of files.
+        self.failed = 0
         self.failures: list[Failure] = []
 
     async def run(self, batches: AsyncIterator[Batch]) -> None:
@@ -117,7 +127,7 @@ class Transfer:
                 group.create_task(self._feed(batches, len(slots)))
                 for worker, host in slots:
                     group.create_task(self._serve(worker, host))
-        except* (TransferError, StoreError) as errors:
+        except* SyncError as errors:
             raise errors.exceptions[0] from None
 
     # ----------------------------------------------------------------- the queue
@@ -135,17 +145,25 @@ class Transfer:
 
     def _next_for(self, host: int) -> Job | None:
         """A job for this host: a queued one, or one to help with."""
-        alone = all(h.dead for n, h in enumerate(self._health) if n != host)
         for place, job in enumerate(self._queue):
-            if host not in job.avoid or alone or len(job.avoid) >= len(self._living()):
+            if self._suits(host, job):
                 del self._queue[place]
                 return job
         if self._fed and not self._queue:
             return self._slowest_of_others(host)
         return None
 
-    def _living(self) -> list[Health]:
-        return [health for health in self._health if not health.dead]
+    def _suits(self, host: int, job: Job) -> bool:
+        """Whether no other host is a better choice for a job, now or once it is reached."""
+        living, now_s = self._living(), time.monotonic()
+        if host in job.lacks:
+            return living <= job.lacks
+        ready = {n for n in living if self._health[n].waits_until_s <= now_s}
+        return host not in job.avoid or ready <= job.avoid | job.lacks
+
+    def _living(self) -> set[int]:
+        """Numbers of the hosts that are not given up."""
+        return {number for number, health in enumerate(self._health) if not health.dead}
 
     def _slowest_of_others(self, host: int) -> Job | None:
         """The batch that other hosts have been at for the longest, if that is too long."""
@@ -156,8 +174,9 @@ class Transfer:
         late = [
             (min(job.running.values()), job)
             for job in self._flying
-            if len(job.running) == 1 and host not in job.running and not job.batch.chunks
-            if host not in job.avoid and now_s - min(job.running.values()) > limit_s
+            # Only one attempt at a time may write to the staged part of a large file.
+            if len(job.running) == 1 and host not in job.running and not job.batch.large
+            if host not in job.avoid | job.lacks and now_s - min(job.running.values()) > limit_s
         ]
         return min(late, key=lambda pair: pair[0])[1] if late else None
 
@@ -206,90 +225,124 @@ class Transfer:
         started_s = time.monotonic()
         running = asyncio.ensure_future(worker.run(job.batch, None if self._offline else host))
         finished_elsewhere = asyncio.ensure_future(self._finished(job))
+        outcome = None
         try:
             await asyncio.wait({running, finished_elsewhere}, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                return
-            outcome = running.result()
+            if running.done():
+                outcome = running.result()
+                self._durations.append(time.monotonic() - started_s)
         finally:
             for task in (running, finished_elsewhere):
                 task.cancel()
             await asyncio.gather(running, finished_elsewhere, return_exceptions=True)
             job.running.pop(host, None)
-        self._durations.append(time.monotonic() - started_s)
         await self._settle(host, job, outcome)
 
     async def _finished(self, job: Job) -> None:
         async with self._change:
             await self._change.wait_for(lambda: job.finished)
 
-    async def _settle(self, host: int, job: Job, outcome: Outcome) -> None:
-        """Take the result of one attempt; the first complete one counts."""
+    async def _settle(self, host: int, job: Job, outcome: Outcome | None) -> None:
+        """Take the result of one attempt, None for one that another host overtook."""
         async with self._change:
-            if not job.finished:
-                self._on_outcome(job.batch, outcome)
-                if isinstance(outcome.error, StoreError):
-                    raise outcome.error
-                if outcome.error is not None:
-                    self._blame(host, outcome.error)
-                elif outcome.done or not outcome.problems:
-                    self._health[host].failures = 0
-                self._follow_up(host, job, outcome)
-                job.finished = True
+            if outcome is not None:
+                self._take_outcome(host, job, outcome)
             if not job.running:
                 self._flying.discard(job)
             self._change.notify_all()
+
+    def _take_outcome(self, host: int, job: Job, outcome: Outcome) -> None:
+        """The first attempt that ends well counts; of the others only what they received."""
+        late = job.finished or (bool(job.running) and outcome.error is not None)
+        self._on_outcome(job.batch, outcome.traffic_only() if late else outcome)
+        if isinstance(outcome.error, StoreError):
+            raise outcome.error
+        if outcome.error is not None:
+            self._blame(host, outcome.error)
+        elif outcome.done:
+            self._health[host].failures = 0
+        elif wrong := [problem for problem in outcome.problems if not problem.missing]:
+            self._blame_for_bytes(host, wrong[0])
+        if late:
+            job.avoid |= {host}
+        else:
+            job.finished = True
+            self._follow_up(host, job, outcome)
+
+    def _blame_for_bytes(self, host: int, problem: Problem) -> None:
+        """Nothing but wrong bytes: the last host is asked on, for files that it may have right."""
+        if len(self._living()) > 1:
+            self._blame(host, TransferError(problem.text))
 
     def _blame(self, host: int, error: TransferError) -> None:
         """Let a failing host wait, and give it up after too many failures in a row."""
         health = self._health[host]
         now_s = time.monotonic()
-        health.last_error = str(error)
-        if now_s < health.waits_until_s and error.retry_after_s is None:
-            return
-        health.failures += 1
-        wait_s = min(_FIRST_WAIT_S * 2 ** (health.failures - 1), _LONGEST_WAIT_S)
-        wait_s *= random.uniform(0.75, 1.25)  # noqa: S311 (jitter, not a secret)
-        if error.retry_after_s is not None:
-            wait_s = error.retry_after_s
-        health.waits_until_s = now_s + wait_s
-        if health.failures < self._patience.retries:
+        # What fails while the host is waited for was under way before: it is the same failure.
+        if now_s >= health.waits_until_s:
+            health.failures += 1
+            wait_s = min(_FIRST_WAIT_S * 2 ** (health.failures - 1), _LONGEST_WAIT_S)
+            wait_s *= random.uniform(0.75, 1.25)  # noqa: S311 (jitter, not a secret)
+            health.waits_until_s = now_s + wait_s
+        asked_s = error.retry_after_s or 0.0
+        health.waits_until_s = max(health.waits_until_s, now_s + asked_s)
+        hopeless = isinstance(error, RedirectError)
+        if health.dead or not (hopeless or health.failures >= self._patience.retries):
             return
         health.dead = True
         if not self._living():
-            raise TransferError(
-                str(error),
-                hint="What was fetched stays; run the same command again to go on.",
-                status=error.status,
-            )
+            error.hint = error.hint or _RESUME_HINT
+            raise error
         self._on_notice(Notice(text=f"{health.url} is given up: {error}", warning=True))
 
     def _follow_up(self, host: int, job: Job, outcome: Outcome) -> None:
-        """Queue again what is left: rows not tried, and rows that this host got wrong."""
-        done = set(outcome.done)
-        troubled = {problem.row: problem for problem in outcome.problems}
-        untried = [
-            row for row in range(len(job.batch.names)) if row not in done and row not in troubled
-        ]
-        if untried:
-            self._requeue(job, untried, {host}, None)
-        for problem in troubled.values():
-            self._requeue(job, [problem.row], {host}, problem)
+        """Queue again what is left: rows not tried, and rows that this host lacks or got wrong."""
+        settled = {*outcome.done, *(problem.row for problem in outcome.problems)}
+        untried = [row for row in range(len(job.batch.names)) if row not in settled]
+        if outcome.error is not None and untried:
+            self._retry(host, job, untried, outcome)
+        lacks = job.lacks | {host}
+        others = bool(self._living() - lacks)
+        missing = [problem for problem in outcome.problems if problem.missing]
+        if missing and others:
+            self._requeue(job.batch.subset(_rows(missing)), job.tries, job.avoid, lacks)
+        else:
+            self._give_up(job, missing)
+        wrong = [problem for problem in outcome.problems if not problem.missing]
+        if wrong and (others or job.tries + 1 < _TRIES_FOR_BYTES):
+            # The pack may be wrong where the file itself is right.
+            batch = job.batch.subset(_rows(wrong), loose=True)
+            self._requeue(batch, job.tries + 1, job.avoid, lacks if others else frozenset())
+        else:
+            self._give_up(job, wrong)
+
+    def _retry(self, host: int, job: Job, rows: list[int], outcome: Outcome) -> None:
+        """After an error: elsewhere, or here again; an attempt that brought something is none."""
+        tries, avoid = 0 if outcome.done else job.tries + 1, job.avoid | {host}
+        if tries < self._patience.retries or self._living() - avoid - job.lacks:
+            self._requeue(job.batch.subset(rows), tries, avoid, job.lacks)
+        else:
+            self._give_up(job, [Problem(row=row, text=str(outcome.error)) for row in rows])
 
     def _requeue(
-        self, job: Job, rows: list[int], avoid: set[int], problem: Problem | None
+        self, batch: Batch, tries: int, avoid: frozenset[int], lacks: frozenset[int]
     ) -> None:
-        tries = job.tries + (1 if problem is not None else 0)
-        avoid = job.avoid | avoid
-        others = [n for n, h in enumerate(self._health) if not h.dead and n not in avoid]
-        missing = problem is not None and problem.missing
-        if problem is not None and not others and (missing or tries >= 2):  # noqa: PLR2004
-            self.failures.append(
-                Failure(batch=job.batch, row=problem.row, text=problem.text, missing=missing)
-            )
-            return
-        again = Job(job.batch.subset(rows), tries=tries, avoid=avoid)
-        if others or problem is None:
-            self._queue.appendleft(again)
+        """First in the queue where another host can help at once, last where none can."""
+        job = Job(batch, tries=tries, avoid=avoid, lacks=lacks)
+        if self._living() - avoid - lacks:
+            self._queue.appendleft(job)
         else:
-            self._queue.append(again)
+            self._queue.append(job)
+
+    def _give_up(self, job: Job, problems: list[Problem]) -> None:
+        self.failed += len(problems)
+        room = _NAMED_FAILURES - len(self.failures)
+        self.failures += [
+            Failure(path=job.batch.path(problem.row), text=problem.text)
+            for problem in problems[:room]
+        ]
+
+
+def _rows(problems: list[Problem]) -> list[int]:
+    """The rows of some problems, in the order of their pack."""
+    return sorted(problem.row for problem in problems)

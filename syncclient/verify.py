@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from syncclient.state import State
 # Files and bytes of one task: a process is busy with it for a moment, not for minutes.
 _TASK_FILES = 256
 _TASK_BYTES = 64 * 2**20
+_NAMED_FINDINGS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +40,10 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """Counts of one round; ``finished`` unless time ran out before every bucket was read."""
+    """Counts of one round; ``finished`` unless time ran out before every bucket was read.
+
+    ``findings`` names the first ones only: an emptied tree may lack millions of files.
+    """
 
     checked: int = 0
     checked_bytes: int = 0
@@ -47,6 +53,15 @@ class Verification:
     repaired: int = 0
     finished: bool = True
     findings: list[Finding] = field(default_factory=list)
+
+    def note(self, path: str, kind: str) -> None:
+        """Count one file that is ``damaged`` or ``missing``."""
+        if kind == "damaged":
+            self.damaged += 1
+        else:
+            self.missing += 1
+        if len(self.findings) < _NAMED_FINDINGS:
+            self.findings.append(Finding(path=path, kind=kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +81,7 @@ class Verifier:
     """One round of verification; blocking, for a worker thread.
 
     ``sample`` is the share of files to read, ``deadline_s`` a point of ``time.monotonic``.
+    ``stop``, once set, ends the round with CancelledError; what was read stays noted.
     """
 
     view: ReleaseView
@@ -76,6 +92,7 @@ class Verifier:
     deadline_s: float | None = None
     resume: bool = False
     jobs: int = 0
+    stop: Event = field(default_factory=Event)
 
     def run(self, assets: list[Asset]) -> Verification:
         """Read and compare; damage is recorded by forgetting what was believed of the file."""
@@ -94,7 +111,7 @@ class Verifier:
                 total_bytes=size_bytes if whole else 0,
             )
         )
-        with Pool(files, self.jobs) as pool:
+        with Pool(files, self.jobs, self.stop) as pool:
             self._check_assets(assets, pool, result)
             self._check_buckets(pool, result, done)
         if result.finished and self.sample >= 1:
@@ -138,9 +155,8 @@ class Verifier:
         )
 
     def _names_there(self, root: str, folder: tuple[str, ...]) -> frozenset[str]:
-        path = self.places.tree.__class__(root, *folder)
         try:
-            return frozenset(item.name for item in path.iterdir())
+            return frozenset(item.name for item in Path(root, *folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return frozenset()
 
@@ -154,22 +170,17 @@ class Verifier:
                 continue
             if name in task.there:
                 wrong.append((int(task.entries.ids[row]), task.entries.extension(row)))
-                self._note(result, task, name, "damaged")
+                result.note(self._path(task, name), "damaged")
             elif task.absent[row]:
                 result.unavailable += 1
             else:
-                self._note(result, task, name, "missing")
+                result.note(self._path(task, name), "missing")
         result.checked += len(found)
         self._remember(task, wrong)
         self.listen(Progress(files=result.checked, bytes=result.checked_bytes))
 
-    def _note(self, result: Verification, task: _Task, name: str, kind: str) -> None:
-        bucket = self.places.layout.bucket_name(task.bucket)
-        result.findings.append(Finding(path=f"{task.variant}/{bucket}/{name}", kind=kind))
-        if kind == "damaged":
-            result.damaged += 1
-        else:
-            result.missing += 1
+    def _path(self, task: _Task, name: str) -> str:
+        return f"{task.variant}/{self.places.layout.bucket_name(task.bucket)}/{name}"
 
     def _remember(self, task: _Task, wrong: list[tuple[int, str]]) -> None:
         with self.state.transaction():
@@ -190,11 +201,7 @@ class Verifier:
                 continue
             root, folder = self.places.asset(asset.path)
             there = asset.path.parts[-1] in self._names_there(str(root), folder)
-            result.findings.append(
-                Finding(path=asset.path.text, kind="damaged" if there else "missing")
-            )
-            result.damaged += there
-            result.missing += not there
+            result.note(asset.path.text, "damaged" if there else "missing")
             if there:
                 self.state.store_asset(asset.path.text, None)
 

@@ -32,12 +32,12 @@ _METHODS: Final = {
     "copy": (Method.COPY,),
 }
 _IN_PLACE_WARNING: Final = (
-    "--in-place keeps no copies: a file of the tree that is changed or removed from now on is lost "
-    "to this release and to all that build upon it"
+    "--in-place keeps no copies: a file of the tree that is changed or removed from now on is "
+    "lost to this release and to all that build upon it"
 )
 _HARD_WARNING: Final = (
-    "these files are hard links to the tree: never write to one in place (a program that renames a "
-    "new file over the old one does no harm), or the published bytes are lost"
+    "these files are hard links to the tree: never write to one in place (a program that "
+    "renames a new file over the old one does no harm), or the published bytes are lost"
 )
 # 2**40 seconds, what a descriptor can say.
 _MAX_DATE: Final = 2**40
@@ -48,8 +48,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "publish",
         help="make a signed release of a tree",
-        description="Hash what changed since the last look, audit it, and sign a release. Killed at "
-        "any moment, the repository serves what it served before; run the same command again.",
+        description="Hash what changed since the last look, audit it, and sign a release. Killed "
+        "at any moment, the repository serves what it served; run the same command again.",
     )
     parser.add_argument("repo", type=Path, metavar="REPO", help="a folder that init made")
     parser.add_argument("--release", required=True, metavar="NAME", help="name of the new release")
@@ -127,7 +127,9 @@ def _add_working_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=int, metavar="N", help="worker processes; default: one for each processor"
     )
     workers.add_argument(
-        "--executor", metavar="URL", help="a Dask scheduler (tcp://…) whose workers see TREE and REPO"
+        "--executor",
+        metavar="URL",
+        help="a Dask scheduler (tcp://…) whose workers see TREE and REPO",
     )
     parser.add_argument(
         "--keys", type=Path, metavar="DIR", help="the private keys; default REPO-keys"
@@ -198,7 +200,7 @@ def _crew(args: argparse.Namespace) -> Crew:
         return Crew.at(args.executor)
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs {args.jobs}: expected at least 1")
-    return Crew(args.jobs or available_cpus())
+    return Crew(args.jobs or available_cpus(), eager=args.jobs is not None)
 
 
 def _tell(published: Published, draft: Draft, seconds: float, out: Output) -> None:

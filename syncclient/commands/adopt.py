@@ -9,7 +9,6 @@ from pathlib import Path
 from manifests.errors import ConfigError, ExitCode
 from syncclient.commands.clone import add_start, begin, starting_config
 from syncclient.commands.options import (
-    add_changes,
     add_common,
     add_selection,
     add_transport,
@@ -36,7 +35,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_selection(parser)
     add_transport(parser)
-    add_changes(parser)
     add_common(parser)
     parser.set_defaults(run=run)
 
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             wish = replace(wish_of(args, descriptor, session), fetch=not args.no_fetch)
 
             async def tell(sync: Sync) -> None:
-                out.summary(files_adopted=sync.survey.adopted)
+                out.summary(files_adopted=sync.survey.adopted + len(sync.assets.kept))
 
             return await bring_about(session, wish, out, dry_run=args.dry_run, between=tell)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from manifests.errors import ConfigError, ExitCode, StoreError
 from syncclient.commands.clone import begin, refuse_occupied
 from syncclient.commands.options import (
-    add_changes,
     add_common,
     add_selection,
     add_transport,
@@ -37,7 +36,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_selection(parser)
     add_transport(parser)
-    add_changes(parser)
     add_common(parser)
     parser.set_defaults(run=run)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from manifests.errors import ConfigError, ExitCode
 from manifests.paths import PRIVATE_FOLDER
 from syncclient.commands.options import (
-    add_changes,
     add_common,
     add_selection,
     add_transport,
@@ -33,7 +32,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add_start(parser)
     add_selection(parser)
     add_transport(parser)
-    add_changes(parser)
     add_common(parser)
     parser.set_defaults(run=run)
 

@@ -19,18 +19,51 @@ from syncclient.sync import DELETE_SHARE
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Flags of every verb."""
+    """Flags of every verb; one that a verb has no use for changes nothing there."""
     group = parser.add_argument_group("everywhere")
     group.add_argument(
         "--json", action="store_true", help="one JSON object a line on stdout, the summary last"
     )
     group.add_argument("-q", "--quiet", action="store_true", help="print only warnings and errors")
     group.add_argument("-v", "--verbose", action="store_true", help="print more of what is done")
+    group.add_argument("-n", "--dry-run", action="store_true", help="show what would be done")
+    scan = group.add_mutually_exclusive_group()
+    scan.add_argument(
+        "--quick",
+        action="store_true",
+        help="believe folder times: finds files that came or went, not files edited in place",
+    )
+    scan.add_argument(
+        "--scan", action="store_true", help="look at size and time of every file (the default)"
+    )
+    group.add_argument(
+        "--max-delete",
+        metavar="N|P%",
+        default=f"{DELETE_SHARE:.0%}",
+        help="stop if more files than that would be deleted (default 10%%)",
+    )
+    group.add_argument(
+        "--allow-redirect",
+        action="append",
+        metavar="HOST",
+        help="follow redirects to this other host (repeatable)",
+    )
     group.add_argument(
         "--state-dir",
         type=Path,
         metavar="DIR",
         help="keep state and trusted metadata there, for trees on exFAT or NFS",
+    )
+    group.add_argument(
+        "--variant-dir",
+        action="append",
+        metavar="NAME=PATH",
+        help="keep a variant in another folder, perhaps on another disk (repeatable)",
+    )
+    group.add_argument(
+        "--yes",
+        action="store_true",
+        help="answer yes to questions; never widens what is deleted",
     )
 
 
@@ -54,17 +87,17 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="only the ids (or paths) listed in FILE, one a line",
     )
-    group.add_argument(
-        "--variant-dir",
-        action="append",
-        metavar="NAME=PATH",
-        help="keep a variant in another folder, perhaps on another disk (repeatable)",
-    )
 
 
 def add_transport(parser: argparse.ArgumentParser) -> None:
     """How bytes travel."""
     group = parser.add_argument_group("transport")
+    group.add_argument(
+        "--source",
+        choices=("auto", "http"),
+        default="auto",
+        help="where bytes come from: auto takes all that there is",
+    )
     group.add_argument(
         "--mirror",
         action="append",
@@ -92,47 +125,14 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="wait for an answer"
     )
-    group.add_argument(
-        "--allow-redirect",
-        action="append",
-        metavar="HOST",
-        help="follow redirects to this other host (repeatable)",
-    )
-
-
-def add_changes(parser: argparse.ArgumentParser) -> None:
-    """What a run may do to the tree."""
-    group = parser.add_argument_group("changes")
-    group.add_argument("-n", "--dry-run", action="store_true", help="show what would be done")
-    scan = group.add_mutually_exclusive_group()
-    scan.add_argument(
-        "--quick",
-        action="store_true",
-        help="believe folder times: finds files that came or went, not files edited in place",
-    )
-    scan.add_argument(
-        "--scan", action="store_true", help="look at size and time of every file (the default)"
-    )
-    group.add_argument(
-        "--yes",
-        action="store_true",
-        help="answer yes to questions; never widens what is deleted",
-    )
 
 
 def add_deletion(parser: argparse.ArgumentParser) -> None:
     """Deleting what a release dropped."""
-    group = parser.add_argument_group("deletion")
-    group.add_argument(
+    parser.add_argument(
         "--delete",
         action="store_true",
         help="move files that the release dropped to .bucketsync/trash",
-    )
-    group.add_argument(
-        "--max-delete",
-        metavar="N|P%",
-        default=f"{DELETE_SHARE:.0%}",
-        help="stop if more files than that would be deleted (default 10%%)",
     )
 
 
@@ -178,12 +178,13 @@ def variant_dirs_of(args: argparse.Namespace, kept: Mapping[str, str]) -> dict[s
 
 
 def with_selection(args: argparse.Namespace, config: TreeConfig) -> TreeConfig:
-    """A tree's settings with the selection that the flags ask for."""
-    return replace(
-        config,
-        selection=selection_of(args, config.selection),
-        variant_dirs=variant_dirs_of(args, config.variant_dirs),
-    )
+    """A tree's settings with the selection and the folders that the flags ask for."""
+    return replace(with_folders(args, config), selection=selection_of(args, config.selection))
+
+
+def with_folders(args: argparse.Namespace, config: TreeConfig) -> TreeConfig:
+    """A tree's settings with the folders of variants that the flags ask for."""
+    return replace(config, variant_dirs=variant_dirs_of(args, config.variant_dirs))
 
 
 def deletion_limits(text: str) -> tuple[float, int | None]:

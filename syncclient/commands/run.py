@@ -47,15 +47,15 @@ def run_async(body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Ou
 
 def wish_of(args: argparse.Namespace, descriptor: Descriptor, session: Session) -> Wish:
     """What a verb's flags ask for."""
-    share, count = deletion_limits(getattr(args, "max_delete", "10%"))
+    share, count = deletion_limits(args.max_delete)
     return Wish(
         descriptor=descriptor,
         selection=session.config.selection,
         delete=getattr(args, "delete", False),
         max_delete_share=share,
         max_delete_files=count,
-        quick=getattr(args, "quick", False),
-        refetch=getattr(args, "yes", False),
+        quick=args.quick,
+        refetch=args.yes,
         locals=tuple(Path(folder) for folder in session.transport.locals),
     )
 
@@ -130,7 +130,7 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
     if len(report.asides) > _SHOWN_NAMES:
         out.say(f"... and {format_count(len(report.asides) - _SHOWN_NAMES)} more")
     for failure in report.failures:
-        out.event("failed", path=failure.batch.names[failure.row], message=failure.text)
+        out.event("failed", path=failure.path, message=failure.text)
     for failure in report.failures[:_SHOWN_NAMES]:
         out.warn(failure.text)
     if sync.removals and not report.files_removed:
@@ -146,8 +146,8 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
         f"{format_count(report.files_kept)} kept; {format_size(report.bytes_written)} "
         f"in {format_duration(report.seconds)} ({format_size(rate)}/s)"
     )
-    if report.failures:
+    if report.files_failed:
         out.warn(
-            f"{format_count(len(report.failures))} files could not be had; the tree is "
+            f"{format_count(report.files_failed)} files could not be had; the tree is "
             "incomplete. Run the same command again, or add a --mirror."
         )

@@ -6,7 +6,13 @@ import argparse
 
 from manifests.errors import ConfigError, ExitCode, SyncError
 from manifests.units import format_count
-from syncclient.commands.options import add_common, add_transport, add_tree, transport_of
+from syncclient.commands.options import (
+    add_common,
+    add_transport,
+    add_tree,
+    transport_of,
+    with_folders,
+)
 from syncclient.commands.run import run_async, wish_of
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
@@ -21,9 +27,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """The verb's command line."""
     parser = verbs.add_parser("status", help="is the tree complete, is there a newer release")
     add_tree(parser)
-    scan = parser.add_mutually_exclusive_group()
-    scan.add_argument("--quick", action="store_true", help="believe folder times")
-    scan.add_argument("--scan", action="store_true", help="look at every file (the default)")
     parser.add_argument("--offline", action="store_true", help="do not ask for newer releases")
     add_transport(parser)
     add_common(parser)
@@ -32,7 +35,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Tell the status."""
-    config = load_tree_config(args.dir)
+    config = with_folders(args, load_tree_config(args.dir))
 
     async def body(listen: Listener) -> ExitCode:
         transport = transport_of(args, config.transport)

@@ -9,7 +9,7 @@ from pathlib import Path
 from manifests.errors import ExitCode
 from manifests.units import format_count, format_size, parse_duration
 from syncclient import trash
-from syncclient.commands.options import add_common, add_tree
+from syncclient.commands.options import add_common, add_tree, with_folders
 from syncclient.config import load_tree_config
 from syncclient.output import Output
 from syncclient.session import locked
@@ -26,16 +26,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="0",
         help="only what was put aside that long ago (30d)",
     )
-    parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="show what would be restored or emptied"
-    )
     add_common(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Look after the trash."""
-    config = load_tree_config(args.dir)
+    config = with_folders(args, load_tree_config(args.dir))
     roots = list(dict.fromkeys([args.dir, *map(Path, config.variant_dirs.values())]))
     age_s = parse_duration(args.older_than)
 

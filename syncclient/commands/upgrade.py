@@ -8,7 +8,6 @@ from dataclasses import replace
 from manifests.errors import ExitCode
 from manifests.model import Descriptor
 from syncclient.commands.options import (
-    add_changes,
     add_common,
     add_deletion,
     add_selection,
@@ -34,7 +33,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add_selection(parser)
     add_deletion(parser)
     add_transport(parser)
-    add_changes(parser)
     add_common(parser)
     parser.set_defaults(run=run)
 

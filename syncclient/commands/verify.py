@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import time
 
 from manifests.errors import ConfigError, ExitCode
 from manifests.units import format_count, format_size, parse_duration, parse_percent
 from syncclient.assets import wanted_assets
-from syncclient.commands.options import add_common, add_transport, add_tree, transport_of
+from syncclient.commands.options import (
+    add_common,
+    add_transport,
+    add_tree,
+    transport_of,
+    with_folders,
+)
 from syncclient.commands.run import run_async, tell_report, wish_of
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
+from syncclient.pool import in_thread
 from syncclient.session import open_session
 from syncclient.sync import Sync
 from syncclient.verify import Verification, Verifier
@@ -42,7 +48,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Verify."""
-    config = load_tree_config(args.dir)
+    config = with_folders(args, load_tree_config(args.dir))
     sample = parse_percent(args.sample) if args.sample else 1.0
     deadline_s = None
     if args.max_duration:
@@ -70,13 +76,13 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                     descriptor, sync.view.variants, whole=config.selection.whole
                 )
                 started_s = time.monotonic()
-                result = await asyncio.to_thread(verifier.run, assets)
+                result = await in_thread(lambda: verifier.run(assets), verifier.stop)
                 _tell(result, time.monotonic() - started_s, out)
                 repaired = True
-                if args.repair and (result.damaged or result.missing):
+                if args.repair and not args.dry_run and (result.damaged or result.missing):
                     repaired = await _repair(sync, result, out)
                 _summarise(result, out)
-                return _exit_code(result, repaired=args.repair and repaired)
+                return _exit_code(result, repaired=args.repair and not args.dry_run and repaired)
 
     return run_async(body, out)
 
@@ -89,7 +95,7 @@ async def _repair(sync: Sync, result: Verification, out: Output) -> bool:
     tell_report(report, sync, out)
     result.repaired = report.files_added + report.files_changed
     out.summary(bytes_received=report.bytes_received, requests=report.requests)
-    return not report.failures
+    return not report.files_failed
 
 
 def _tell(result: Verification, seconds: float, out: Output) -> None:

@@ -25,7 +25,7 @@ from urllib.parse import quote, urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
-from manifests.errors import ConfigError, TransferError
+from manifests.errors import ConfigError, ExitCode, TransferError
 from syncclient.sources.limits import TokenBucket
 
 # nginx 1.22 refuses a Range header over about 8 KB.
@@ -34,6 +34,8 @@ _MAX_RANGES = 128
 _READ_BYTES = 2**20
 _MAX_REDIRECTS = 5
 _MAX_PART_HEADERS = 16
+# What may follow the last part of a multipart answer.
+_MAX_END_BYTES = 1024
 # The longest that a busy host may make us wait at a time.
 _MAX_RETRY_AFTER_S = 300.0
 # An answer slower than this, after the timeout, is given up (slow-retrieval attack).
@@ -136,27 +138,47 @@ class HttpSource:
         return data
 
     async def ranges(
-        self, path: str, wanted: Sequence[Span]
+        self, path: str, wanted: Sequence[Span], *, or_whole: bool = False
     ) -> AsyncGenerator[tuple[int, bytearray], None]:
         """The bytes of each half-open span, with its index; each once, in any order.
 
         Several spans go into one request while the host plays along; when it does not, fewer, down
-        to one at a time.
+        to one at a time.  From a host without ranges everything is read with ``or_whole``, else
+        that is an error with status 200.
         """
-        position = 0
-        while position < len(wanted):
-            group = self._group(wanted, position)
-            delivered = 0
+        left = list(range(len(wanted)))
+        while left:
+            group = left[: self._fitting([wanted[index] for index in left[: self._most_ranges]])]
+            delivered: set[int] = set()
             try:
-                async for index, data in self._request_spans(path, group):
-                    delivered += 1
-                    yield position + index, data
-            except _RangesRefusedError:
+                spans = [wanted[index] for index in group]
+                async for place, data in self._request_spans(path, spans):
+                    delivered.add(group[place])
+                    yield group[place], data
+            except _RangesRefusedError as error:
+                if or_whole and error.status == _OK and len(group) == 1:
+                    async for place, data in self._from_whole(path, [wanted[n] for n in left]):
+                        yield left[place], data
+                    return
                 if len(group) == 1 or delivered:
                     raise
                 self._most_ranges = max(1, len(group) // 2)
-                continue
-            position += len(group)
+            if delivered and len(delivered) < len(group):
+                # A host may answer some of the ranges only (RFC 9110, 14.2).
+                self._most_ranges = 1
+            left = [index for index in left if index not in delivered]
+
+    async def _from_whole(
+        self, path: str, spans: Sequence[Span]
+    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+        """Ascending spans out of a whole resource; what lies between is read and dropped."""
+        async with self._request(path, {}, spans[-1][1]) as response:
+            self._expect(response, path, {_OK})
+            position = 0
+            for index, (start, stop) in enumerate(spans):
+                await self._skip(response, path, start - position)
+                yield index, await self._read(response, path, stop - start)
+                position = stop
 
     async def stretch(
         self, path: str, spans: Sequence[Span]
@@ -183,14 +205,15 @@ class HttpSource:
         while size_bytes:
             size_bytes -= len(await self._read(response, path, min(size_bytes, _READ_BYTES)))
 
-    def _group(self, wanted: Sequence[Span], position: int) -> Sequence[Span]:
-        chars, count = 6, 0
-        for start, stop in wanted[position : position + self._most_ranges]:
-            chars += len(str(start)) + len(str(stop)) + 2
+    @staticmethod
+    def _fitting(spans: Sequence[Span]) -> int:
+        """How many of the spans one Range header can name; at least one."""
+        chars = len("bytes=")
+        for count, (start, stop) in enumerate(spans):
+            chars += len(f"{start}-{stop - 1},")
             if count and chars > _RANGE_HEADER_CHARS:
-                break
-            count += 1
-        return wanted[position : position + count]
+                return count
+        return len(spans)
 
     # ----------------------------------------------------------------- ranges
 
@@ -247,6 +270,14 @@ class HttpSource:
             async for index, data in self._slices(response, path, got, left):
                 del left[index]
                 yield index, data
+        await self._finish(response)
+
+    @staticmethod
+    async def _finish(response: aiohttp.ClientResponse) -> None:
+        """Read the last boundary: only a connection that was read to the end is used again."""
+        rest = 0
+        while rest <= _MAX_END_BYTES and (chunk := await response.content.read(_MAX_END_BYTES)):
+            rest += len(chunk)
 
     def _boundary(self, response: aiohttp.ClientResponse, path: str) -> bytes:
         match = re.search(
@@ -285,7 +316,8 @@ class HttpSource:
             for index, span in left.items()
             if got[0] <= span[0] and span[1] <= got[1]
         )
-        if not inside or (len(left) == 1 and got != inside[0][0]):
+        first, last = min(left.values())[0], max(left.values(), key=lambda span: span[1])[1]
+        if not inside or got[0] < first or got[1] > last:
             raise self._error(
                 path, f"sent bytes {got[0]} to {got[1] - 1}, which were not asked for"
             )
@@ -369,7 +401,7 @@ class HttpSource:
         if known and there.scheme in {"http", "https"} and not downgraded:
             return
         message = f"{url} redirects to {location[:200]}, which is another host"
-        raise TransferError(message, hint=f"Allow it with --allow-redirect {there.hostname}.")
+        raise RedirectError(message, hint=f"Allow it with --allow-redirect {there.hostname}.")
 
     def _url(self, path: str) -> str:
         return f"{self.url.rstrip('/')}/{quote(path)}"
@@ -393,6 +425,12 @@ class HttpSource:
             status=response.status,
             retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
         )
+
+
+class RedirectError(TransferError):
+    """The host sends us to another one, which the user did not allow; asking again is no use."""
+
+    exit_code = ExitCode.REFUSED
 
 
 class _RangesRefusedError(TransferError):

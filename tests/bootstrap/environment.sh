@@ -1,14 +1,13 @@
 #!/bin/sh
-# Makes .venv from requirements.lock, unless the one that is there was made from the same things.
+# Makes .venv from requirements.lock and puts the project in it, each only if it has changed.
 #
 # Run from the repository's root by the Makefile.  PYTHON names the interpreter (default python3).
 # A failure is one sentence on stderr and exit status 1; what pip said is in .venv-install.log.
-# A run that is cut off leaves no stamp, so the next one begins anew.
+# A stamp is written last, so a run that is cut off is done anew.
 set -eu
 
 python=${PYTHON:-python3}
 log=.venv-install.log
-stamp=.venv/made-from
 
 fail() {
     printf '%s\n' "$1" >&2
@@ -26,11 +25,20 @@ check_python() {
  PYTHON=PATH."
 }
 
-# All that the environment depends on; a copied folder must not use the .venv of its original.
-made_from() {
+# A copied folder must not use the .venv of its original, so the place counts too.
+packages_stamp() {
     pwd
     "$python" -c 'import sys; print(sys.base_prefix, sys.version)'
-    cksum requirements.lock pyproject.toml tests/bootstrap/environment.sh
+    cksum requirements.lock
+}
+
+# The commands are the only part of an installed project that does not lie in the source tree.
+project_stamp() {
+    cksum pyproject.toml
+}
+
+is_current() {
+    [ -e ".venv/$1" ] && [ "$("$1")" = "$(cat ".venv/$1")" ]
 }
 
 has() {
@@ -70,22 +78,24 @@ why_pip_failed() {
     fi
 }
 
-install() {
+install_packages() {
+    echo "Making .venv with $python ($version) from requirements.lock; pip writes to $log."
+    rm -rf .venv
+    : >"$log"
+    make_venv
     pip install --require-hashes --disable-pip-version-check -r requirements.lock >>"$log" 2>&1 \
         || fail "The packages could not be fetched ($(why_pip_failed)): tried pip install\
  --require-hashes -r requirements.lock, whose output is in $log."
-    pip install --no-index --no-deps --no-build-isolation -e . >>"$log" 2>&1 \
+    packages_stamp >.venv/packages_stamp
+}
+
+install_project() {
+    pip install --no-index --no-deps --no-build-isolation -e . >"$log" 2>&1 \
         || fail "The project could not be installed ($(why_pip_failed)): tried pip install\
  --no-deps -e ., whose output is in $log."
+    project_stamp >.venv/project_stamp
 }
 
 check_python
-if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(made_from)" ]; then
-    exit 0
-fi
-echo "Making .venv with $python ($version) from requirements.lock; pip writes to $log."
-rm -rf .venv
-: >"$log"
-make_venv
-install
-made_from >"$stamp"
+is_current packages_stamp || install_packages
+is_current project_stamp || install_project

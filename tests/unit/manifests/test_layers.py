@@ -91,7 +91,7 @@ def test_a_thousand_layers() -> None:
 
 
 def rows(entries: Entries, index: layers.Rows) -> list[int]:
-    return entries.ids[index].tolist()
+    return [int(post_id) for post_id in entries.ids[index]]
 
 
 def test_diff() -> None:

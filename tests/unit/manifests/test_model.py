@@ -9,13 +9,27 @@ from typing import Any
 import msgpack
 import pytest
 
-from manifests import codec, model
+from manifests import codec, columns, manifest, model, notices, paths
 from manifests.digest import Digest
 from manifests.errors import ExitCode, ManifestError
 from manifests.model import Asset, Descriptor, LayerRef, ManifestRef, Totals
 from manifests.paths import Layout, asset_path
 
 Document = dict[str, Any]
+
+
+def test_the_limits_are_those_of_the_document() -> None:
+    """docs/reference/format.md: whoever changes a number changes the format."""
+    assert (model.MAX_DESCRIPTOR_BYTES, notices.MAX_NOTICES_BYTES) == (32 * 2**20, 64 * 2**20)
+    assert (model.MAX_HEADER_BYTES, model.MAX_REMOVED) == (512 * 2**20, 2**26)
+    assert (manifest.FRAME_ENTRIES, manifest.FRAME_CHUNKS) == (128, 4096)
+    assert (manifest.MAX_REASONS, manifest.MAX_REASON_CHARS) == (255, 1024)
+    assert (columns.MAX_EXTENSIONS, columns.CHUNK_BYTES) == (255, 4 * 2**20)
+    assert (codec._MAX_ITEMS, codec._MAX_LENGTH) == (1_250_000, 100_000)
+    assert (model.MAX_TIME_S, model.MAX_FILE_BYTES) == (253_402_300_799, 2**40 - 1)
+    assert (model.MAX_LAYERS, model.MAX_VARIANTS, model.MAX_ASSETS) == (1000, 64, 100_000)
+    assert (paths.MAX_ID, paths.MAX_BUCKETS) == (2**32 - 1, 100_000)
+    assert (paths.MAX_DEPTH, paths.MAX_PATH_BYTES, paths.MAX_COMPONENT_BYTES) == (32, 1024, 255)
 
 
 def make_ref(name: str = "", entries: int = 10) -> ManifestRef:

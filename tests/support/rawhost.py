@@ -1,0 +1,328 @@
+"""A host that does as a test wants: honest by itself, with a script that may bend each answer.
+
+A small HTTP/1.1 server on asyncio streams in a thread of its own, so that a client under test may
+be in this process or in another one.  Everything it was asked and sent is in its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import unquote
+
+_PIECE_BYTES = 16 * 1024
+_BOUNDARY = "a-boundary-that-is-in-no-file"
+_RANGE = re.compile(r"(\d+)-(\d+)")
+
+Span = tuple[int, int]
+# The bytes of a path (without the first slash), or None for 404.
+Content = Callable[[str], bytes | None]
+
+
+class Ranges(Enum):
+    """What a host makes of a Range header."""
+
+    MANY = "several ranges give several parts"
+    ONE = "several ranges give everything"
+    NONE = "ranges are not understood"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked; ``spans`` are half open, None without a Range header."""
+
+    path: str
+    headers: Mapping[str, str]
+
+    @property
+    def spans(self) -> list[Span] | None:
+        """The ranges asked for."""
+        text = self.headers.get("range")
+        if text is None:
+            return None
+        return [(int(first), int(last) + 1) for first, last in _RANGE.findall(text)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What is sent: after ``cut_after`` bytes of the body the connection ends.
+
+    ``pace_bytes_s`` is how fast the body goes out, 0 for as fast as it can.  ``raw`` is sent
+    instead of everything else.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    cut_after: int | None = None
+    pace_bytes_s: float = 0
+    raw: Iterator[bytes] | None = None
+
+
+Script = Callable[[Request, Answer], Answer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One line of the log; ``at_s`` (monotonic) is when the request had come."""
+
+    request: Request
+    status: int
+    sent_bytes: int
+    at_s: float
+
+    @property
+    def path(self) -> str:
+        """What was asked for."""
+        return self.request.path
+
+
+def honest(_: Request, answer: Answer) -> Answer:
+    """A script that changes nothing."""
+    return answer
+
+
+def multipart(data: bytes, parts: Sequence[Span]) -> Answer:
+    """A 206 with these parts, in this order."""
+    blocks = []
+    for start, stop in parts:
+        head = (
+            f"--{_BOUNDARY}\r\nContent-Type: application/octet-stream\r\n"
+            f"Content-Range: bytes {start}-{stop - 1}/{len(data)}\r\n\r\n"
+        )
+        blocks += [head.encode(), data[start:stop], b"\r\n"]
+    kind = f"multipart/byteranges; boundary={_BOUNDARY}"
+    body = b"".join([*blocks, f"--{_BOUNDARY}--\r\n".encode()])
+    return Answer(status=206, headers={"Content-Type": kind}, body=body)
+
+
+def single_part(data: bytes, span: Span) -> Answer:
+    """A 206 with one part."""
+    stop = min(span[1], len(data))
+    headers = {"Content-Range": f"bytes {span[0]}-{stop - 1}/{len(data)}"}
+    return Answer(status=206, headers=headers, body=data[span[0] : stop])
+
+
+def repository_content(repo: Path, *, packs: bool = True) -> Content:
+    """What a host of a repository has: its files, and with ``packs`` the packs they make."""
+
+    def content(path: str) -> bytes | None:
+        place = repo / path
+        if place.is_file() and ".." not in Path(path).parts:
+            return place.read_bytes()
+        if packs and path.startswith("packs/"):
+            folder = repo / "files" / path.removeprefix("packs/")
+            names = sorted(folder.glob("*.*"), key=lambda found: int(found.stem))
+            return b"".join(name.read_bytes() for name in names) or None
+        return None
+
+    return content
+
+
+class RawHost:
+    """A running host; made by :func:`raw_host`."""
+
+    def __init__(self, content: Content, script: Script, ranges: Ranges) -> None:
+        self.content = content
+        self.script = script
+        self.ranges = ranges
+        self.log: list[Exchange] = []
+        self.port = 0
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of all bodies so far."""
+        return sum(exchange.sent_bytes for exchange in self.log)
+
+    def asked(self, prefix: str) -> list[Exchange]:
+        """The exchanges about paths that begin so."""
+        return [exchange for exchange in self.log if exchange.path.startswith(prefix)]
+
+    def start(self) -> None:
+        """Listen on a free port."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Drop every connection."""
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._listen())
+
+    async def _listen(self) -> None:
+        self._stopped = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, backlog=200)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stopped.wait()
+        server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with suppress(ConnectionError, asyncio.IncompleteReadError):
+                while await self._exchange(reader, writer):
+                    pass
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request and its answer; whether the connection goes on."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        at_s = time.monotonic()
+        lines = [line.partition(":") for line in head[1:] if line]
+        headers = {name.strip().lower(): value.strip() for name, _, value in lines}
+        request = Request(path=unquote(head[0].split(" ")[1])[1:], headers=headers)
+        # A script may take its time (or end a process) without holding up other connections.
+        answer = await asyncio.to_thread(self._answer, request)
+        sent_bytes, whole = 0, False
+        try:
+            async for count in self._send(writer, answer):
+                sent_bytes += count
+            whole = answer.cut_after is None and answer.raw is None
+        finally:
+            self.log.append(
+                Exchange(request=request, status=answer.status, sent_bytes=sent_bytes, at_s=at_s)
+            )
+        return whole
+
+    def _answer(self, request: Request) -> Answer:
+        data = self.content(request.path)
+        if data is None:
+            return self.script(request, Answer(status=404, body=b"no such thing\n"))
+        return self.script(request, self._honest(request, data))
+
+    def _honest(self, request: Request, data: bytes) -> Answer:
+        spans = request.spans
+        if spans is None or self.ranges is Ranges.NONE:
+            return Answer(body=data)
+        if any(start >= len(data) for start, _ in spans):
+            return Answer(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
+        if len(spans) == 1:
+            return single_part(data, spans[0])
+        return multipart(data, spans) if self.ranges is Ranges.MANY else Answer(body=data)
+
+    async def _send(self, writer: asyncio.StreamWriter, answer: Answer) -> AsyncIterator[int]:
+        if answer.raw is not None:
+            for piece in answer.raw:
+                writer.write(piece)
+                await writer.drain()
+                yield len(piece)
+            return
+        headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+        reason = HTTPStatus(answer.status).phrase
+        lines = [f"HTTP/1.1 {answer.status} {reason}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        body = answer.body if answer.cut_after is None else answer.body[: answer.cut_after]
+        step = _PIECE_BYTES
+        if answer.pace_bytes_s:
+            step = max(1, min(step, int(answer.pace_bytes_s / 20)))
+        for start in range(0, len(body), step):
+            piece = body[start : start + step]
+            writer.write(piece)
+            await writer.drain()
+            yield len(piece)
+            if answer.pace_bytes_s:
+                await asyncio.sleep(len(piece) / answer.pace_bytes_s)
+        await writer.drain()
+
+
+@contextmanager
+def raw_host(
+    content: Path | Content,
+    script: Script = honest,
+    *,
+    ranges: Ranges = Ranges.MANY,
+    packs: bool = True,
+) -> Iterator[RawHost]:
+    """Serve a repository, or anything, until the end of the context."""
+    if isinstance(content, Path):
+        content = repository_content(content, packs=packs)
+    host = RawHost(content, script, ranges)
+    host.start()
+    try:
+        yield host
+    finally:
+        host.stop()
+
+
+# --------------------------------------------------------------------------- scripts
+
+
+def for_paths(prefix: str, script: Script) -> Script:
+    """A script for paths that begin so; other answers stay honest."""
+
+    def chosen(request: Request, answer: Answer) -> Answer:
+        return script(request, answer) if request.path.startswith(prefix) else answer
+
+    return chosen
+
+
+def times(count: int, script: Script) -> Script:
+    """A script for the first ``count`` answers that it would change, then honest."""
+    left = count
+    lock = threading.Lock()
+
+    def some(request: Request, answer: Answer) -> Answer:
+        nonlocal left
+        bent = script(request, answer)
+        with lock:
+            if bent is answer or left <= 0:
+                return answer
+            left -= 1
+            return bent
+
+    return some
+
+
+def refuse(status: int, **headers: str) -> Script:
+    """Answer with a status; an underscore in a header's name stands for a dash."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda _, __: Answer(status=status, headers=named)
+
+
+def flip(_: Request, answer: Answer) -> Answer:
+    """One wrong bit in each part: the body has its length, and every byte its place."""
+    body = bytearray(answer.body)
+    for place in range(len(body) // 2, len(body), max(1, len(body) // 2)):
+        body[place] ^= 1
+    return replace(answer, body=bytes(body))
+
+
+def slow(pace_bytes_s: float) -> Script:
+    """Send bodies at a pace."""
+    return lambda _, answer: replace(answer, pace_bytes_s=pace_bytes_s)
+
+
+def cut(after_bytes: int) -> Script:
+    """End the connection in the middle of a body."""
+    return lambda _, answer: replace(answer, cut_after=min(after_bytes, len(answer.body)))

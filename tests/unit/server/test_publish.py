@@ -1,0 +1,225 @@
+"""Publishing: what becomes of a tree, and what is done again when it changes."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from manifests.columns import CHUNK_BYTES
+from manifests.digest import Digest
+from tests.support.publisher import LAYOUT, Publisher, files_below
+
+DATE = "2021-06-01"
+DATE_S = 1622505600
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    made = Publisher(tmp_path)
+    made.fill(range(1, 60))
+    made.fill(range(1, 30), "small", 50)
+    return made
+
+
+def test_a_release_holds_exactly_the_tree(publisher: Publisher) -> None:
+    publisher.write(publisher.tree / "README.txt", b"about")
+    publisher.write(publisher.tree / "docs" / "pools.json", b"{}")
+    summary = publisher.publish("y1", "--date", DATE).summary
+    assert publisher.release_files("y1") == publisher.tree_files()
+    assert summary["files_added"] == summary["files_hashed"] == 59 + 29
+    assert summary["assets"] == 2
+    assert summary["base"] is None
+    assert summary["layers"] == ["y1"]
+    descriptor = publisher.releases()["y1"]
+    assert summary["descriptor"] == Digest.of(descriptor.encode()).hex
+    assert descriptor.created == DATE_S
+    assert {name: total.files for name, total in descriptor.totals.items()} == {
+        "original": 59,
+        "small": 29,
+    }
+
+
+def test_files_of_a_layer_are_read_only_and_have_its_date(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    for path in (publisher.repo / "files" / "y1").rglob("*.dat"):
+        info = path.stat()
+        assert info.st_mtime == DATE_S
+        assert stat.S_IMODE(info.st_mode) & 0o222 == 0
+        assert info.st_nlink == 1
+
+
+def test_the_same_tree_gives_the_same_release_however_many_work_on_it(tmp_path: Path) -> None:
+    digests, published = set(), []
+    for number, jobs in enumerate(("1", "2", "3")):
+        publisher = Publisher(tmp_path / jobs)
+        publisher.fill(range(1, 200))
+        publisher.write(publisher.tree / "README", b"about")
+        flags = ("--date", DATE, "--jobs", jobs, "--materialize-packs")
+        digests.add(publisher.publish("y1", *flags).summary["descriptor"])
+        published.append(publisher.published_bytes())
+        assert published[number] == published[0]
+    assert len(digests) == 1
+
+
+def test_an_unchanged_tree_is_not_read_again(publisher: Publisher) -> None:
+    publisher.write(publisher.tree / "README.txt", b"about")
+    publisher.publish("y1", "--date", DATE)
+    summary = publisher.publish("y2", "--date", "2022-06-01").summary
+    assert summary["files_hashed"] == summary["bytes_hashed"] == summary["assets_hashed"] == 0
+    assert summary["files_added"] == summary["files_changed"] == summary["files_removed"] == 0
+    assert summary["files_unchanged"] == 59 + 29
+    assert publisher.release_files("y2") == publisher.tree_files()
+    assert not (publisher.repo / "files" / "y2").exists()
+    assert publisher.releases()["y2"].layers[-1].manifests == {}
+
+
+def test_a_layer_holds_what_changed_and_nothing_else(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    before = publisher.release_files("y1")
+    publisher.write(publisher.place(3), b"changed")
+    publisher.write(publisher.place(100), b"added")
+    publisher.place(5).unlink()
+    publisher.place(7).unlink()
+    publisher.write(publisher.place(7, "png"), b"another extension")
+    summary = publisher.publish("y2", "--date", "2022-06-01").summary
+    assert (summary["files_added"], summary["files_changed"], summary["files_removed"]) == (
+        1,
+        2,
+        1,
+    )
+    assert summary["files_hashed"] == 3
+    assert files_below(publisher.repo / "files" / "y2") == {
+        "original/003/3.dat": b"changed",
+        "original/004/100.dat": b"added",
+        "original/007/7.png": b"another extension",
+    }
+    assert publisher.release_files("y2") == publisher.tree_files()
+    assert publisher.release_files("y1") == before
+
+
+def test_a_changed_file_of_the_same_size_is_found(publisher: Publisher) -> None:
+    publisher.write(publisher.place(3), b"first")
+    publisher.publish("y1", "--date", DATE)
+    publisher.write(publisher.place(3), b"other")
+    assert publisher.publish("y2", "--date", "2022-06-01").summary["files_changed"] == 1
+    assert publisher.release_files("y2")["original/003/3.dat"] == b"other"
+
+
+def test_a_touched_file_is_read_again_and_found_unchanged(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    os.utime(publisher.place(3), (1000, 1000))
+    summary = publisher.publish("y2", "--date", "2022-06-01").summary
+    assert (summary["files_hashed"], summary["files_changed"]) == (1, 0)
+    assert not (publisher.repo / "files" / "y2").exists()
+
+
+def test_a_file_as_young_as_the_look_is_read_again(publisher: Publisher) -> None:
+    future_ns = time.time_ns() + 3600 * 10**9
+    os.utime(publisher.place(3), ns=(future_ns, future_ns))
+    publisher.publish("y1", "--date", DATE)
+    assert publisher.publish("y2", "--date", "2022-06-01").summary["files_hashed"] == 1
+
+
+def test_without_a_base_everything_is_linked_again_but_not_read(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    summary = publisher.publish("y2", "--date", "2022-06-01", "--base", "none").summary
+    assert summary["base"] is None
+    assert summary["layers"] == ["y2"]
+    assert (summary["files_added"], summary["files_hashed"]) == (88, 0)
+    assert publisher.release_files("y2") == publisher.tree_files()
+
+
+def test_a_lost_record_costs_time_and_nothing_else(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    (publisher.repo / ".publish" / "record.db").write_bytes(b"not a database" * 100)
+    run = publisher.publish("y2", "--date", "2022-06-01")
+    assert "cannot be read" in run.stderr
+    assert (run.summary["files_hashed"], run.summary["files_unchanged"]) == (88, 88)
+
+
+def test_an_older_base_can_be_named(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    publisher.write(publisher.place(200), b"a detour")
+    publisher.publish("y2", "--date", "2022-06-01")
+    publisher.place(200).unlink()
+    summary = publisher.publish("y3", "--date", "2023-06-01", "--base", "y1").summary
+    assert summary["layers"] == ["y1", "y3"]
+    assert summary["files_added"] == summary["files_removed"] == 0
+    assert publisher.release_files("y3") == publisher.tree_files()
+
+
+def test_large_files_have_a_digest_for_each_chunk(publisher: Publisher) -> None:
+    data = os.urandom(CHUNK_BYTES * 2 + 5)
+    publisher.place(4).unlink()
+    publisher.write(publisher.place(4, "film"), data)
+    publisher.publish("y1", "--date", DATE)
+    # The second time the digests come from the record, those of a neighbour from its bytes.
+    publisher.write(publisher.place(12), bytes(CHUNK_BYTES + 1))
+    publisher.publish("y2", "--date", DATE, "--base", "none")
+    pieces = [data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES)]
+    expected = [Digest.of(piece).raw for piece in pieces]
+    for release in ("y1", "y2"):
+        entries = publisher.bucket(publisher.releases()[release], "original", 4)
+        assert [bytes(row) for row in entries.chunks[:3]] == expected
+    assert publisher.release_files("y2") == publisher.tree_files()
+
+
+def test_packs_are_the_files_of_a_bucket_in_order(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE, "--materialize-packs")
+    packs = files_below(publisher.repo / "packs" / "y1")
+    assert len(packs) == 2 * LAYOUT.buckets
+    expected = b"".join(publisher.place(post_id).read_bytes() for post_id in range(3, 60, 8))
+    assert packs["original/003"] == expected
+
+
+def test_files_out_of_place_travel_as_assets_or_are_named(publisher: Publisher) -> None:
+    publisher.write(publisher.tree / "original" / "001" / "2.dat", b"wrong bucket")
+    publisher.write(publisher.tree / "original" / "001" / "notes.txt", b"no id")
+    publisher.write(publisher.tree / "original" / "001" / "9.png", b"second file of 9")
+    (publisher.tree / "original" / "001" / "17.png").symlink_to("9.png")
+    run = publisher.publish("y1", "--date", DATE)
+    assets = {asset.path.text for asset in publisher.releases()["y1"].assets}
+    assert assets == {"original/001/2.dat", "original/001/notes.txt"}
+    assert "original/001/9.png" not in publisher.release_files("y1")
+    counts = run.summary["findings"]
+    assert counts["wrong-bucket"] == counts["duplicate-id"] == counts["misplaced"] == 1
+
+
+def test_assets_can_be_limited(publisher: Publisher) -> None:
+    publisher.write(publisher.tree / "README", b"about")
+    publisher.write(publisher.tree / "docs" / "a.txt", b"a")
+    publisher.write(publisher.tree / "docs" / "b.txt", b"b")
+    publisher.write(publisher.tree / "metadata" / "posts.json", b"")
+    publisher.publish("y1", "--date", DATE, "--asset", "docs")
+    paths = [asset.path.text for asset in publisher.releases()["y1"].assets]
+    assert paths == ["docs/a.txt", "docs/b.txt"]
+
+
+def test_a_changed_asset_is_another_object(publisher: Publisher) -> None:
+    publisher.write(publisher.tree / "README", b"first")
+    publisher.publish("y1", "--date", DATE)
+    publisher.write(publisher.tree / "README", b"second")
+    publisher.publish("y2", "--date", "2022-06-01")
+    assert publisher.release_files("y1")["README"] == b"first"
+    assert publisher.release_files("y2")["README"] == b"second"
+
+
+def test_overwriting_the_tree_leaves_published_files_whole(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    before = publisher.release_files("y1")
+    publisher.overwrite(publisher.place(3), b"written in place")
+    assert publisher.release_files("y1") == before
+    publisher.publish("y2", "--date", "2022-06-01")
+    assert publisher.release_files("y1") == before
+    assert publisher.release_files("y2")["original/003/3.dat"] == b"written in place"
+    assert publisher.notices().absences == ()
+
+
+def test_progress_is_told_at_most_twice_a_second(publisher: Publisher) -> None:
+    run = publisher.publish("y1", "--date", DATE)
+    told = [event for event in run.events if event["event"] == "progress"]
+    assert len(told) <= 1 + 2 * run.summary["seconds"]
