@@ -63,6 +63,7 @@ class Output:
         if self.verbosity < 0:
             return
         from rich.console import Console  # noqa: PLC0415 (0.1 s that --json runs need not spend)
+        from rich.markup import escape  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
 
         table = Table(title=title, title_justify="left")
@@ -71,7 +72,7 @@ class Output:
             numeric = all(row[place][:1].isdigit() for row in shown if row[place])
             table.add_column(name, justify="right" if numeric and shown else "left")
         for row in shown:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         Console(stderr=True).print(table)
 
     def summary(self, **fields: Any) -> None:  # noqa: ANN401 (JSON values)

@@ -30,8 +30,6 @@ from server.record import ServedRecord
 
 # What decoded buckets may take in memory: about 1.3 million entries.  One bucket is always kept.
 DEFAULT_CACHE_BYTES: Final = 64 * 2**20
-# An mtime that no file has: an entry without a row in the record of its layer is never sent.
-_NEVER_NS: Final = -(2**63)
 _NS: Final = 10**9
 _PackKey = tuple[str, str, int]
 
@@ -142,7 +140,8 @@ class PackReader:
         rows = self._record.expected(layer.name, variant, bucket)
         if rows is None:
             return np.full(len(ids), layer.date * _NS, np.int64), None
-        mtimes, inodes = np.full(len(ids), _NEVER_NS, np.int64), np.zeros(len(ids), np.uint64)
+        # No file has inode 0, so an entry without a row in the record is never sent.
+        mtimes, inodes = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.uint64)
         _, ours, theirs = np.intersect1d(ids, rows["id"], assume_unique=True, return_indices=True)
         mtimes[ours], inodes[ours] = rows["mtime_ns"][theirs], rows["inode"][theirs]
         return mtimes, inodes

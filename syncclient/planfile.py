@@ -1,13 +1,15 @@
 """A plan as a file: one JSON object a line, to be read, reviewed and applied.
 
-The first line names release, descriptor and selection; each further one is a bucket (or the
+The first line names tree, release, descriptor and selection; each further one is a bucket (or the
 assets) with the names to add, to change, to put aside because they are the user's, and to remove.
-Applying surveys the tree again and does what both agree on: a step that the tree no longer calls
-for is *stale*.
+Applying surveys the tree again and does what both agree on: a step whose file was changed since
+then, by whomever, is *stale*; one whose work is done already is not.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ import numpy as np
 import orjson
 
 from manifests.errors import ConfigError, StoreError
+from manifests.paths import SafePath
 from syncclient.places import Places
+from syncclient.selection import Selection
 from syncclient.survey import Survey, Work
 from syncclient.sync import Sync
 
@@ -33,9 +37,11 @@ class PlanFile:
     ``steps`` maps a folder (``original/0999``, "" for assets) and a kind of step to names.
     """
 
+    tree: Path
     dataset: str
     release: str
     descriptor: str
+    selection: Selection
     delete: bool
     steps: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
 
@@ -43,6 +49,9 @@ class PlanFile:
     def count(self) -> int:
         """All steps."""
         return sum(len(names) for names in self.steps.values())
+
+
+Names = Mapping[str, Collection[str]]
 
 
 def _folder(work: Work, places: Places) -> str:
@@ -76,11 +85,18 @@ def asset_steps(sync: Sync) -> dict[str, list[str]]:
 
 def write_plan(path: Path, sync: Sync, descriptor: str, *, delete: bool) -> None:
     """Write what a survey found; StoreError if the file cannot be written."""
+    chosen = sync.view.wish
     head = {
         "format": _FORMAT,
+        "tree": str(sync.places.tree.absolute()),
         "dataset": sync.view.descriptor.dataset,
         "release": sync.view.descriptor.release,
         "descriptor": descriptor,
+        "selection": {
+            "variants": chosen.variants,
+            "buckets": chosen.buckets,
+            "ids": None if chosen.ids is None else chosen.ids.tolist(),
+        },
         "delete": delete,
     }
     try:
@@ -104,20 +120,11 @@ def read_plan(path: Path) -> PlanFile:
     number = 1
     try:
         with path.open("rb") as file:
-            head = orjson.loads(file.readline(_MAX_LINE_BYTES))
-            if head["format"] != _FORMAT:
-                message = f"{path}: format {head['format']}, expected {_FORMAT}"
-                raise ConfigError(message)
-            plan = PlanFile(
-                dataset=str(head["dataset"]),
-                release=str(head["release"]),
-                descriptor=str(head["descriptor"]),
-                delete=bool(head["delete"]),
-            )
+            plan = _read_head(path, orjson.loads(file.readline(_MAX_LINE_BYTES)))
             while line := file.readline(_MAX_LINE_BYTES):
                 number += 1
                 _read_line(plan, orjson.loads(line))
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         message = f"{path}:{number}: not a line of a plan ({error!r})"
         raise ConfigError(
             message, hint="Make it again with `bucketsync plan --out FILE`."
@@ -126,6 +133,26 @@ def read_plan(path: Path) -> PlanFile:
         message = f"{path}: {error.strerror or error}"
         raise ConfigError(message) from error
     return plan
+
+
+def _read_head(path: Path, head: dict[str, Any]) -> PlanFile:
+    if head["format"] != _FORMAT:
+        message = f"{path}: format {head['format']}, expected {_FORMAT}"
+        raise ConfigError(message)
+    chosen = head["selection"]
+    variants, buckets, ids = chosen["variants"], chosen["buckets"], chosen["ids"]
+    return PlanFile(
+        tree=Path(str(head["tree"])),
+        dataset=str(head["dataset"]),
+        release=str(head["release"]),
+        descriptor=str(head["descriptor"]),
+        selection=Selection(
+            variants=None if variants is None else tuple(map(str, variants)),
+            buckets=None if buckets is None else (int(buckets[0]), int(buckets[1])),
+            ids=None if ids is None else np.unique(np.array(ids, np.uint32)),
+        ),
+        delete=bool(head["delete"]),
+    )
 
 
 def _read_line(plan: PlanFile, line: dict[str, Any]) -> None:
@@ -137,26 +164,40 @@ def _read_line(plan: PlanFile, line: dict[str, Any]) -> None:
 def restrict(sync: Sync, plan: PlanFile) -> int:
     """Leave only what the plan says in a fresh survey; the number of steps that are stale.
 
-    A step is stale if the tree no longer calls for it and it has not been done either: a file to
-    add that is there by now with the right bytes is done.
+    Files that are to be fetched but are not in the plan are counted in the report as left.
     """
     survey, stale = sync.survey, 0
     left = dict(plan.steps)
     works = []
     for work in survey.works:
-        folder = _folder(work, sync.places)
+        folder, now = _folder(work, sync.places), steps_of(work)
         planned = {kind: left.pop((folder, kind), frozenset()) for kind in _STEPS}
-        now = steps_of(work)
         agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}
-        contested = {name for names in now.values() for name in names}
-        stale += sum(len((planned[k] - agreed[k]) & contested) for k in _STEPS)
+        stale += _contested(planned, agreed, now)
+        stale += _still_there(planned["remove"] - agreed["remove"], now, folder, sync.places)
         works.append(_cut(work, agreed))
-    _restrict_assets(sync, {kind: left.pop(("", kind), frozenset()) for kind in _STEPS})
-    # Folders where nothing is to do any more: additions and changes there are done. What was to be
-    # removed is gone, or is the user's by now.
+        sync.report.files_left += len(work.fetch) - len(works[-1].fetch)
+    stale += _restrict_assets(sync, {kind: left.pop(("", kind), frozenset()) for kind in _STEPS})
+    # Folders where nothing is to do any more: additions and changes there are done.
+    for (folder, kind), names in left.items():
+        stale += _still_there(names, {}, folder, sync.places) if kind == "remove" else 0
     survey.works = [work for work in works if len(work.fetch) or work.remove]
     _recount(survey)
     return stale
+
+
+def _contested(planned: Names, agreed: Names, now: Names) -> int:
+    """Planned steps whose file now calls for another one."""
+    wanted = {name for names in now.values() for name in names}
+    return sum(len((set(planned[k]) - set(agreed[k])) & wanted) for k in _STEPS)
+
+
+def _still_there(names: Collection[str], now: Names, folder: str, places: Places) -> int:
+    """Files that were to be removed, are not ours any more, and have not gone either."""
+    variant, _, bucket = folder.partition("/")
+    root = Path(places.root(variant), *places.variant_parts(variant), bucket)
+    counted = {name for found in now.values() for name in found}
+    return sum(os.path.lexists(root / name) for name in set(names) - counted)
 
 
 def _cut(work: Work, agreed: dict[str, frozenset[str]]) -> Work:
@@ -171,12 +212,24 @@ def _cut(work: Work, agreed: dict[str, frozenset[str]]) -> Work:
     )
 
 
-def _restrict_assets(sync: Sync, planned: dict[str, frozenset[str]]) -> None:
-    assets = sync.assets
+def _restrict_assets(sync: Sync, planned: dict[str, frozenset[str]]) -> int:
+    """Cut the assets to the plan; the number of stale steps."""
+    assets, now = sync.assets, asset_steps(sync)
+    agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}
+    before = len(assets.fetch)
     assets.added = [asset for asset in assets.added if asset.path.text in planned["add"]]
     assets.changed = [pair for pair in assets.changed if pair[0].path.text in planned["change"]]
     assets.foreign = [asset for asset in assets.foreign if asset.path.text in planned["aside"]]
     assets.remove = [pair for pair in assets.remove if pair[0].text in planned["remove"]]
+    sync.report.files_left += before - len(assets.fetch)
+    contested = {name for names in now.values() for name in names}
+    gone = planned["remove"] - agreed["remove"] - contested
+    places = (sync.places.asset(SafePath(text)) for text in gone)
+    names = (text.rpartition("/")[2] for text in gone)
+    return _contested(planned, agreed, now) + sum(
+        os.path.lexists(Path(root, *folder, name))
+        for (root, folder), name in zip(places, names, strict=True)
+    )
 
 
 def _recount(survey: Survey) -> None:

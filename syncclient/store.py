@@ -155,13 +155,12 @@ class Store:
 
     # ----------------------------------------------------------------- staging
 
-    def clean_staging(self, *, parts: bool) -> None:
-        """Remove what killed runs left behind; ``parts`` of large files too."""
-        with _translated(self.root), os.scandir(self._staging_fd) as found:
-            for name in [item.name for item in found]:
-                if parts or not name.endswith(".part"):
-                    with suppress(FileNotFoundError, IsADirectoryError):
-                        os.unlink(name, dir_fd=self._staging_fd)
+    def clean_staging(self) -> None:
+        """Remove what runs that were killed left behind; for when nothing is missing any more."""
+        with _translated(self.root):
+            for name in os.listdir(self._staging_fd):  # noqa: PTH208 (an open folder)
+                with suppress(FileNotFoundError, IsADirectoryError):
+                    os.unlink(name, dir_fd=self._staging_fd)
 
     def _new_name(self) -> str:
         return f"{os.getpid():x}-{next(self._serial):x}"
@@ -371,8 +370,16 @@ def run_name() -> str:
 
 def free_bytes(folder: Path) -> int:
     """Bytes that an ordinary user can still write to the file system of ``folder``."""
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def device_of(folder: Path) -> int:
+    """Names the file system of ``folder``, or of where it would be made."""
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 @contextmanager

@@ -73,6 +73,11 @@ class Survey:
         """Files that are not there at all."""
         return self.added
 
+    @property
+    def found(self) -> int:
+        """Files that stand where entries of the release do, or did."""
+        return self.kept + self.changed + self.foreign + self.removable
+
     def count(self, plan: BucketPlan) -> None:
         """Add one bucket."""
         wanted = plan.view.wanted
@@ -148,10 +153,9 @@ class Surveyor:
         )
         with Pool(int(files * share), self.jobs, self.stop) as pool:
             for variant in self.view.variants:
-                before = survey.kept + survey.changed + survey.removable
+                before = survey.found
                 recorded = self._survey_variant(variant, pool, survey)
-                found = survey.kept + survey.changed + survey.removable - before
-                self._refuse_missing_disk(variant, recorded, found)
+                self._refuse_missing_disk(variant, recorded, survey.found - before)
         return survey
 
     def _refuse_missing_disk(self, variant: str, recorded: int, found: int) -> None:
@@ -241,8 +245,13 @@ class Surveyor:
         self.listen(Progress(files=survey.kept + survey.added + survey.changed + survey.foreign))
 
     def _remember(self, plan: BucketPlan, comparison: Comparison, looked_ns: int) -> None:
-        """Record what was learnt, where it differs from what is recorded."""
+        """Record what was learnt, where it differs from what is recorded.
+
+        A bucket that lost all its files keeps its record: the disk may be mounted again.
+        """
         record = comparison.record
+        if len(record) and not plan.ours.any():
+            return
         complete = plan.idle and not len(plan.unavailable)
         folder_mtime = int(
             unsure_if_racy(np.array([plan.folder_mtime_ns], np.int64), looked_ns)[0]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -32,7 +32,7 @@ from syncclient.pool import in_thread
 from syncclient.release import ReleaseView, object_path
 from syncclient.selection import Selection
 from syncclient.session import Session
-from syncclient.store import Aside, Store, free_bytes
+from syncclient.store import Aside, Store, device_of, free_bytes
 from syncclient.survey import Survey, Surveyor, Work, tell_foreign
 from syncclient.transfer import Failure, Patience, Transfer
 from syncclient.worker import WorkerSetup, open_workers
@@ -95,6 +95,8 @@ class Report:
     seconds: float = 0.0
     local_bytes: int = 0
     files_failed: int = 0
+    # Wanted and not there, but not to be fetched by this run.
+    files_left: int = 0
     failures: list[Failure] = field(default_factory=list)
     asides: list[Aside] = field(default_factory=list)
     links: dict[str, int] = field(default_factory=dict)
@@ -102,7 +104,8 @@ class Report:
     @property
     def exit_code(self) -> ExitCode:
         """Complete only if every file that can be had is there."""
-        return ExitCode.INCOMPLETE if self.files_failed else ExitCode.COMPLETE
+        short = self.files_failed + self.files_left
+        return ExitCode.INCOMPLETE if short else ExitCode.COMPLETE
 
     def summary(self) -> dict[str, object]:
         """The fields of the summary line."""
@@ -227,24 +230,32 @@ class Sync:
             )
 
     def _check_space(self) -> None:
-        needed: dict[Path, int] = {}
-        for work in self.survey.works:
-            root = self.places.root(work.variant)
-            blocks = -(-work.fetch.sizes.astype(np.int64) // _BLOCK_BYTES)
-            needed[root] = needed.get(root, 0) + int(blocks.sum()) * _BLOCK_BYTES
-        needed[self.places.tree] = needed.get(self.places.tree, 0) + self.assets.fetch_bytes
-        for root, size_bytes in needed.items():
-            free = free_bytes(root)
+        """StoreError if a disk lacks room for what goes there, of however many variants."""
+        needed: dict[int, int] = {}
+        roots: dict[int, Path] = {}
+        for root, size_bytes in self._bytes_by_root():
+            disk = device_of(root)
+            needed[disk] = needed.get(disk, 0) + size_bytes
+            roots.setdefault(disk, root)
+        for disk, size_bytes in needed.items():
+            free = free_bytes(roots[disk])
             if size_bytes and size_bytes + _RESERVE_BYTES > free:
                 message = (
-                    f"{root}: {format_size(size_bytes)} are to be written, "
-                    f"but only {format_size(free)} are free"
+                    f"{roots[disk]}: {format_size(size_bytes)} are to be written, but only "
+                    f"{format_size(free)} are free and {format_size(_RESERVE_BYTES)} must stay so"
                 )
                 raise StoreError(
                     message,
                     hint="Make room, select less (--variant, --bucket, --ids), "
                     "or put a variant on another disk with --variant-dir.",
                 )
+
+    def _bytes_by_root(self) -> Iterator[tuple[Path, int]]:
+        for work in self.survey.works:
+            blocks = -(-work.fetch.sizes.astype(np.int64) // _BLOCK_BYTES)
+            yield self.places.root(work.variant), int(blocks.sum()) * _BLOCK_BYTES
+        for asset, _ in self.assets.fetch:
+            yield self.places.asset(asset.path)[0], asset.size_bytes
 
     # ----------------------------------------------------------------- doing
 
@@ -259,6 +270,8 @@ class Sync:
         try:
             if self._wish.fetch:
                 await self._transfer(journal)
+            else:
+                report.files_left = self._files_to_fetch
             if self._wish.delete and not report.files_failed:
                 await in_thread(lambda: self._remove(journal))
         finally:
@@ -271,8 +284,12 @@ class Sync:
             await in_thread(self._clean_staging)
         return report
 
+    @property
+    def _files_to_fetch(self) -> int:
+        return sum(len(work.fetch) for work in self.survey.works) + len(self.assets.fetch)
+
     async def _transfer(self, journal: Journal) -> None:
-        files = sum(len(work.fetch) for work in self.survey.works) + len(self.assets.fetch)
+        files = self._files_to_fetch
         size_bytes = self.survey.fetch_bytes + self.assets.fetch_bytes
         if not files:
             return
@@ -405,7 +422,7 @@ class Sync:
         for root in self.places.roots():
             if (root / ".bucketsync").exists():
                 with Store(root, self._session.run) as place:
-                    place.clean_staging(parts=True)
+                    place.clean_staging()
 
 
 def _processes(files: int, size_bytes: int, jobs: int) -> int:

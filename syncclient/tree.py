@@ -169,7 +169,11 @@ def list_folder(fd: int) -> Listing:
     with os.scandir(fd) as found:
         for item in found:
             named = parse_entry_name(item.name)
-            info = item.stat(follow_symlinks=False)
+            try:
+                info = item.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                # Gone since the folder was read: it is not here.
+                continue
             if named is None or not stat.S_ISREG(info.st_mode):
                 others.append((item.name, _kind(info.st_mode)))
             else:

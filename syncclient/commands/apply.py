@@ -11,11 +11,9 @@ from manifests.errors import ConfigError, ExitCode
 from manifests.units import format_count
 from syncclient.commands.options import (
     add_common,
-    add_deletion,
-    add_selection,
     add_transport,
     transport_of,
-    with_selection,
+    with_folders,
 )
 from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.commands.upgrade import target_of
@@ -32,10 +30,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser("apply", help="carry out a plan")
     parser.add_argument("file", type=Path, metavar="FILE", help="made by `bucketsync plan`")
     parser.add_argument(
-        "dir", nargs="?", type=Path, default=Path(), metavar="DIR", help="the tree (default: here)"
+        "dir", nargs="?", type=Path, metavar="DIR", help="the tree (default: that of the plan)"
     )
-    add_selection(parser)
-    add_deletion(parser)
     add_transport(parser)
     add_common(parser)
     parser.set_defaults(run=run)
@@ -44,7 +40,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Apply."""
     plan = read_plan(args.file)
-    config = with_selection(args, load_tree_config(args.dir))
+    tree = args.dir or plan.tree
+    config = replace(with_folders(args, load_tree_config(tree)), selection=plan.selection)
     if plan.dataset != config.dataset:
         message = f"{args.file} is a plan for {plan.dataset}, this is a tree of {config.dataset}"
         raise ConfigError(message)
@@ -52,7 +49,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
 
     async def body(listen: Listener) -> ExitCode:
         transport = transport_of(args, config.transport)
-        async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
+        async with open_session(tree, config, transport, listen, args.state_dir) as session:
             descriptor, _ = await target_of(session, plan.release)
             _check_release(plan, Digest.of(descriptor.encode()).hex)
             wanted = replace(session.config, release=descriptor.release)
@@ -66,7 +63,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             wish = replace(wish_of(args, descriptor, session), delete=plan.delete)
             code = await bring_about(session, wish, out, dry_run=args.dry_run, between=cut)
             out.summary(steps=plan.count, steps_stale=stale)
-            if stale:
+            if stale and not args.dry_run:
                 out.warn(
                     f"{format_count(stale)} steps were left out: the tree changed since the plan. "
                     "Make a new plan for them."

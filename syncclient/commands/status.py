@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from manifests.errors import ConfigError, ExitCode, SyncError
 from manifests.units import format_count
@@ -45,7 +46,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             if descriptor is None:
                 message = f"the descriptor of {config.release} is not stored in this tree"
                 raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
-            async with Sync(session, wish_of(args, descriptor, session)) as sync:
+            # Nothing is written, so a disk that is not there may be told as files missing.
+            wish = replace(wish_of(args, descriptor, session), refetch=True)
+            async with Sync(session, wish) as sync:
                 await sync.look()
             return _tell(sync, found, session, out)
 

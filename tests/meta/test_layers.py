@@ -67,7 +67,12 @@ def test_the_server_imports_nothing_of_the_client_but_the_tree() -> None:
 
 def test_rich_is_imported_where_people_are_spoken_to() -> None:
     found = {file for package in PACKAGES for file in importers(package, "rich")}
-    assert found <= {"syncclient/display.py", "syncclient/output.py", "server/output.py"}
+    assert found <= {
+        "syncclient/display.py",
+        "syncclient/output.py",
+        "server/output.py",
+        "server/progress.py",
+    }
 
 
 def test_the_client_speaks_http_in_its_sources_alone() -> None:

@@ -652,7 +652,7 @@ def test_symbolic_links_are_tried_out(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_descriptor_is_what_was_signed(served: bytes, trust: TrustStore, mirror: Mirror) -> None:
     (target,) = stored(trust).releases
     mirror.changed[target.path] = served
-    with pytest.raises(TrustError, match="not the descriptor of birds2020") as caught:
+    with pytest.raises(TrustError, match="not the target birds2020") as caught:
         fetch_target(target, mirror.fetch, MAX_DESCRIPTOR_BYTES)
     assert target.sha256 in caught.value.message
     mirror.changed[target.path] = None

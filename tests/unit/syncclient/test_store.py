@@ -1,0 +1,282 @@
+"""The store: names appear whole, nothing of the user's is overwritten, no link leads out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from manifests.digest import digest_bytes
+from manifests.errors import ExitCode, StoreError
+from syncclient.store import Store, free_bytes, run_name
+from syncclient.tree import FileStat
+from tests.support.mounts import tmpfs
+
+FOLDER = ("original", "0001")
+MTIME_NS = 1_600_000_000 * 10**9
+DATA = b"the bytes of the release"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree that is not there yet."""
+    return tmp_path / "tree"
+
+
+@contextmanager
+def store_of(tree: Path) -> Iterator[Store]:
+    with Store(tree, "run") as store:
+        yield store
+
+
+def stat_now(path: Path) -> FileStat:
+    info = path.stat()
+    return FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+def place(store: Store, data: bytes = DATA, replaces: FileStat | None = None) -> str | None:
+    """Place a file as 1.jpg; where what stood there was moved to."""
+    aside = store.place_bytes(FOLDER, "1.jpg", data, digest_bytes(data), MTIME_NS, replaces)
+    return None if aside is None else aside.moved_to
+
+
+def staged(tree: Path) -> list[str]:
+    return os.listdir(tree / ".bucketsync" / "staging")
+
+
+def test_a_file_gets_its_name_bytes_and_time(tree: Path) -> None:
+    with store_of(tree) as store:
+        assert place(store) is None
+    path = tree / "original/0001/1.jpg"
+    assert path.read_bytes() == DATA
+    assert path.stat().st_mtime_ns == MTIME_NS
+    assert staged(tree) == []
+
+
+def test_modes_follow_the_umask(tree: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with store_of(tree) as store:
+            place(store)
+    finally:
+        os.umask(before)
+    assert (tree / "original/0001/1.jpg").stat().st_mode & 0o777 == 0o640
+
+
+def test_only_what_the_plan_saw_is_replaced(tree: Path) -> None:
+    path = tree / "original/0001/1.jpg"
+    with store_of(tree) as store:
+        place(store, b"older")
+        assert place(store, DATA, replaces=stat_now(path)) is None
+    assert path.read_bytes() == DATA
+    assert not (tree / ".bucketsync/trash").exists()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_appeared_since_the_plan_is_moved_aside(tree: Path, *, seen: bool) -> None:
+    path = tree / "original/0001/1.jpg"
+    with store_of(tree) as store:
+        place(store, b"older")
+        expected = stat_now(path) if seen else None
+        path.unlink()
+        path.write_bytes(b"of the user")
+        moved_to = place(store, DATA, replaces=expected)
+        assert moved_to == str(tree / ".bucketsync/trash/run/aside/original/0001/1.jpg")
+    assert path.read_bytes() == DATA
+    assert Path(moved_to).read_bytes() == b"of the user"
+
+
+def test_our_own_bytes_are_welcome_whoever_put_them_there(tree: Path) -> None:
+    path = tree / "original/0001/1.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(DATA)
+    with store_of(tree) as store:
+        assert place(store) is None
+    assert path.read_bytes() == DATA
+    assert staged(tree) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+def test_what_is_no_file_is_moved_aside_as_it_is(tree: Path, kind: str, tmp_path: Path) -> None:
+    path = tree / "original/0001/1.jpg"
+    path.parent.mkdir(parents=True)
+    if kind == "folder":
+        path.mkdir()
+        (path / "inside").write_text("kept")
+    elif kind == "link":
+        (tmp_path / "victim").write_bytes(b"outside")
+        path.symlink_to(tmp_path / "victim")
+    else:
+        os.mkfifo(path)
+    with store_of(tree) as store:
+        moved = Path(place(store) or "")
+    assert path.read_bytes() == DATA
+    assert not path.is_symlink()
+    if kind == "folder":
+        assert (moved / "inside").read_text() == "kept"
+    elif kind == "link":
+        assert moved.is_symlink()
+        assert (tmp_path / "victim").read_bytes() == b"outside"
+    else:
+        assert moved.is_fifo()
+
+
+def test_names_in_the_trash_never_collide(tree: Path) -> None:
+    with store_of(tree) as store:
+        moved = []
+        for number in range(3):
+            (tree / "original/0001").mkdir(parents=True, exist_ok=True)
+            (tree / "original/0001/1.jpg").unlink(missing_ok=True)
+            (tree / "original/0001/1.jpg").write_text(f"user {number}")
+            moved.append(Path(place(store) or ""))
+    assert [path.read_text() for path in moved] == ["user 0", "user 1", "user 2"]
+    assert [path.name for path in moved] == ["1.jpg", "1.jpg.1", "1.jpg.2"]
+
+
+@pytest.mark.parametrize("level", ["original", "original/0001", ".bucketsync/staging"])
+def test_no_link_in_the_tree_is_followed(tree: Path, tmp_path: Path, level: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tree / level).parent.mkdir(parents=True)
+    (tree / level).symlink_to(outside)
+    with pytest.raises(StoreError, match="symbolic link"), store_of(tree) as store:
+        place(store)
+    assert list(outside.iterdir()) == []
+
+
+def test_no_link_in_the_trash_is_followed(tree: Path, tmp_path: Path) -> None:
+    with store_of(tree) as store:
+        place(store)
+        (tree / ".bucketsync/trash").symlink_to(tmp_path)
+        with pytest.raises(StoreError, match="symbolic link"):
+            store.put_aside(FOLDER, "1.jpg", kind="deleted")
+    assert (tree / "original/0001/1.jpg").read_bytes() == DATA
+
+
+def test_a_removal_takes_what_was_expected_and_nothing_else(tree: Path) -> None:
+    path = tree / "original/0001/1.jpg"
+    with store_of(tree) as store:
+        place(store)
+        expected = stat_now(path)
+        os.utime(path, ns=(1, MTIME_NS + 1))
+        assert not store.remove_expected(FOLDER, "1.jpg", expected)
+        assert path.exists()
+        assert store.remove_expected(FOLDER, "1.jpg", stat_now(path))
+        assert not store.remove_expected(FOLDER, "1.jpg", expected)
+        assert not path.exists()
+        store.remove_folder_if_empty(FOLDER)
+    assert (tree / ".bucketsync/trash/run/deleted/original/0001/1.jpg").read_bytes() == DATA
+    assert not (tree / "original/0001").exists()
+
+
+def test_a_folder_with_something_in_it_stays(tree: Path) -> None:
+    with store_of(tree) as store:
+        place(store)
+        store.remove_folder_if_empty(FOLDER)
+        store.remove_folder_if_empty(("original", "0002"))
+        place(store, b"again")
+    assert (tree / "original/0001/1.jpg").read_bytes() == b"again"
+
+
+def test_staging_is_cleaned_of_everything(tree: Path) -> None:
+    with store_of(tree) as store:
+        for name in ("ab-1", "large.part"):
+            (tree / ".bucketsync/staging" / name).write_text("left by a killed run")
+        store.clean_staging()
+    assert staged(tree) == []
+
+
+def test_a_part_is_kept_until_it_gets_its_name(tree: Path) -> None:
+    with store_of(tree) as store:
+        fd = store.open_part("large.part")
+        store.write_part(fd, bytearray(b"world"), 6)
+        os.close(fd)
+        fd = store.open_part("large.part")
+        store.write_part(fd, bytearray(b"hello "), 0)
+        os.close(fd)
+        assert store.place_staged(
+            "large.part", FOLDER, "2.mp4", digest_bytes(b"hello world"), MTIME_NS, None
+        ) is None
+        store.drop_part("large.part")
+    path = tree / "original/0001/2.mp4"
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (b"hello world", MTIME_NS)
+
+
+def test_a_part_that_is_a_link_is_refused(tree: Path, tmp_path: Path) -> None:
+    with store_of(tree) as store:
+        (tree / ".bucketsync/staging/large.part").symlink_to(tmp_path / "victim")
+        with pytest.raises(StoreError):
+            store.open_part("large.part")
+    assert not (tmp_path / "victim").exists()
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_copy_has_the_bytes_and_perhaps_the_inode(
+    tree: Path, tmp_path: Path, *, link: bool
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(DATA)
+    os.utime(source, ns=(MTIME_NS, MTIME_NS))
+    with store_of(tree) as store, source.open("rb") as opened:
+        how, aside = store.place_copy(
+            opened.fileno(),
+            FOLDER,
+            "1.jpg",
+            digest_bytes(DATA),
+            MTIME_NS,
+            None,
+            link_from=str(source) if link else "",
+        )
+    path = tree / "original/0001/1.jpg"
+    assert aside is None
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (DATA, MTIME_NS)
+    assert how in {"reflink", "hard" if link else "copy"}
+    assert path.samefile(source) == (how == "hard")
+
+
+def test_a_source_that_was_exchanged_is_not_linked(tree: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(DATA)
+    with store_of(tree) as store, source.open("rb") as opened:
+        source.unlink()
+        source.write_bytes(b"something else")
+        how, _ = store.place_copy(
+            opened.fileno(), FOLDER, "1.jpg", digest_bytes(DATA), MTIME_NS, None, str(source)
+        )
+    assert how in {"copy", "reflink"}
+    assert (tree / "original/0001/1.jpg").read_bytes() == DATA
+
+
+def test_more_folders_than_descriptors_are_served(tree: Path) -> None:
+    with store_of(tree) as store:
+        for turn in range(2):
+            for bucket in range(200):
+                folder = ("original", f"{bucket:04d}")
+                store.place_bytes(folder, f"{turn + 1}.jpg", DATA, digest_bytes(DATA), 0, None)
+        opened = len(os.listdir("/proc/self/fd"))
+        assert opened < 190
+    assert len(list(tree.glob("original/*/*.jpg"))) == 400
+
+
+def test_a_full_disk_is_told_and_leaves_no_trace(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", size_bytes=256 * 1024) as disk, store_of(disk) as store:
+        place(store)
+        with pytest.raises(StoreError, match="no space left") as caught:
+            store.place_bytes(FOLDER, "2.jpg", bytes(10**6), bytes(32), 0, None)
+        assert caught.value.exit_code == ExitCode.STORAGE
+        assert os.listdir(disk / "original/0001") == ["1.jpg"]
+        assert staged(disk) == []
+
+
+def test_free_room_is_asked_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "small", size_bytes=1024 * 1024) as disk:
+        assert 0 < free_bytes(disk / "not" / "yet") <= 1024 * 1024
+        assert free_bytes(tmp_path / "not" / "yet") > 1024 * 1024
+
+
+def test_runs_sort_by_time() -> None:
+    assert run_name() <= run_name()
+    assert run_name().endswith(f"-{os.getpid()}")
