@@ -73,7 +73,7 @@ def decode(data: bytes, where: str, *, max_bytes: int) -> Fields:
             max_map_len=_MAX_LENGTH,
         )
         canonical = isinstance(value, dict) and encode(value) == data
-    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ManifestError(where, f"not a canonical msgpack map ({error})") from error
     if not canonical:
         raise ManifestError(where, "not a canonical msgpack map")

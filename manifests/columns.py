@@ -130,7 +130,7 @@ def _recode(part: Entries, table: tuple[str, ...]) -> U8:
     if part.extensions == table[: len(part.extensions)]:
         return part.exts
     codes = np.array([table.index(name) for name in part.extensions], np.uint8)
-    return codes[part.exts] if len(part) else part.exts
+    return codes[part.exts]
 
 
 def concat(parts: Sequence[Entries]) -> Entries:

@@ -81,7 +81,7 @@ def match(old_ids: U32, new_ids: U32) -> tuple[Rows, Rows]:
 def same_file(old: Entries, old_rows: Rows, new: Entries, new_rows: Rows) -> Bools:
     """Whether paired rows have the same extension, size and digest."""
     codes = {name: code for code, name in enumerate(new.extensions)}
-    table = np.array([codes.get(name, -1) for name in old.extensions] or [-1], np.int64)
+    table = np.array([codes.get(name, -1) for name in old.extensions], np.int64)
     same_ext = table[old.exts[old_rows]] == new.exts[new_rows]
     same_size = old.sizes[old_rows] == new.sizes[new_rows]
     same_digest = (_words(old, old_rows) == _words(new, new_rows)).all(axis=1)

@@ -34,8 +34,6 @@ def runs(
 
     A file larger than ``max_bytes`` is a run of its own.
     """
-    if not len(offsets):
-        return []
     starts, stops = offsets.astype(np.int64), (offsets + sizes).astype(np.int64)
     breaks = np.flatnonzero(starts[1:] - stops[:-1] > gap_bytes) + 1
     bounds = [0, *breaks.tolist(), len(starts)]

@@ -22,15 +22,14 @@ from manifests.digest import DIGEST_BYTES
 from manifests.errors import ManifestError, StoreError
 from manifests.layers import Difference, Rows, diff, match, same_file
 from server.hashing import Taken, Taker
-from server.inspection import FileTable
 from server.lineage import bucket_entries
 from server.links import Links, Method, Placed, Stage, boot_id, disk_error, list_placed
 from server.look import Look
 from server.record import STAT_ROW, StatRows
-from server.tables import FILE_ROW
+from server.settled import file_table, open_bucket, settled_report
 from server.walk import walk_bucket
 from server.work import BucketReport, BucketTask, Counts, Placement, Workload
-from syncclient.tree import FileStat, Listing, open_below
+from syncclient.tree import FileStat, Listing
 
 # A file takes whole blocks of its file system.
 _BLOCK_BYTES: Final = 4096
@@ -38,6 +37,9 @@ _BLOCK_BYTES: Final = 4096
 
 def survey(task: BucketTask) -> BucketReport | Workload:
     """The finished report of a bucket in which nothing has to be read or linked, else how much."""
+    settled = settled_report(task) if task.is_settled else None
+    if settled is not None:
+        return settled
     with _opened(task) as bucket:
         return bucket.report() if bucket.is_done else bucket.workload()
 
@@ -59,7 +61,7 @@ def _opened(task: BucketTask) -> Iterator[_Bucket]:
     folder_fd = -1
     stage = Stage(task.target, task.variant, task.folder_name) if task.target else None
     try:
-        folder_fd = _open_folder(task)
+        folder_fd = open_bucket(task)
         yield _Bucket(task, folder_fd, stage)
     except ManifestError as error:
         raise StoreError(f"{task.place}: {error}", hint=error.hint) from error
@@ -70,17 +72,6 @@ def _opened(task: BucketTask) -> Iterator[_Bucket]:
             os.close(folder_fd)
         if stage is not None:
             stage.close()
-
-
-def _open_folder(task: BucketTask) -> int:
-    """The folder of a bucket, or -1 if there is none."""
-    root_fd = os.open(task.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return open_below(root_fd, (task.variant, task.folder_name))
-    except FileNotFoundError:
-        return -1
-    finally:
-        os.close(root_fd)
 
 
 class _Bucket:
@@ -148,6 +139,12 @@ class _Bucket:
         if self._unknown.any():
             return False
         return self._stage is None or self._is_kept or not self._to_link.any()
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether the tree can change what will be served: then its stats must be recorded."""
+        target = self._task.target
+        return target is None or Method.HARD in target.methods
 
     def workload(self) -> Workload:
         """What is left to do; a file that has the size it has in the base counts as unchanged."""
@@ -226,8 +223,8 @@ class _Bucket:
             bucket=task.bucket,
             put=put,
             removed=np.sort(self._base.ids[changes.removed]),
-            stats=stats,
-            files=_file_table(look),
+            stats=stats if self._is_shared else stats[:0],
+            files=file_table(look),
             counts=self._counts(changes, put, methods),
             placement=placement,
             assets=self._walk.assets,
@@ -263,14 +260,6 @@ class _Bucket:
             hard_links=made[Method.HARD],
             copies=made[Method.COPY],
         )
-
-
-def _file_table(look: Look) -> FileTable:
-    rows = np.empty(len(look), FILE_ROW)
-    rows["id"], rows["size"], rows["ext"] = look.ids, look.sizes, look.exts
-    rows["width"], rows["height"] = look.widths, look.heights
-    rows["kind"], rows["problem"] = look.kinds, look.problems
-    return FileTable(rows=rows, extensions=look.extensions)
 
 
 def _links(put: Entries, stats: StatRows, methods: U8) -> bytes:

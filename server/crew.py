@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from manifests.errors import ConfigError, StoreError
 
@@ -40,6 +40,7 @@ class Crew:
         self._jobs = jobs
         self._cluster = cluster
         self._pool: ProcessPoolExecutor | None = None
+        self._client: Any = None
         self.is_eager = eager or cluster is not None
 
     @classmethod
@@ -57,7 +58,9 @@ class Crew:
             client = distributed.Client(url, set_as_default=False)
         except (OSError, ValueError) as error:
             raise ConfigError(f"--executor {url}: no Dask scheduler answers: {error}") from error
-        return cls(1, cluster=(client.get_executor(pure=False), sum(client.ncores().values())))
+        crew = cls(1, cluster=(client.get_executor(pure=False), sum(client.ncores().values())))
+        crew._client = client
+        return crew
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +73,8 @@ class Crew:
     ) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
 
     def run(
         self, function: Callable[[Task], Result], tasks: Iterable[Task], *, here: bool = False

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from manifests.digest import Digest
 from manifests.model import Descriptor
 from manifests.paths import Layout, SafePath
 from server.buckets import carry_out, survey
@@ -25,8 +26,9 @@ from server.repository import Repository
 from server.walk import walk_variant
 from server.work import BucketReport, BucketTask, Placement, Workload
 
-# Other processes take about half a second to start: less work than that is done here.
-_ALONE_S: Final = 0.3
+# Other processes take about half a second to start, so work that ends as soon is done here.
+_TRIAL_S: Final = 0.2
+_ALONE_S: Final = 1.5
 _ALONE_FILES: Final = 4000
 _ALONE_BYTES: Final = 200 * 10**6
 _NS: Final = 10**9
@@ -37,6 +39,7 @@ class _Aim:
     """What all tasks of a run share; ``resumes`` if an earlier run began this layer."""
 
     target: Target | None
+    base_digest: bytes | None
     lineages: dict[str, tuple[LayerFile, ...]]
     resumes: bool
 
@@ -62,6 +65,7 @@ class Gathering:
         harvest, assets = Harvest(variants), list[SafePath]()
         aim = _Aim(
             target=self._target(variants),
+            base_digest=Digest.of(self.base.encode()).raw if self.base is not None else None,
             lineages={variant: self._lineage(variant) for variant in variants},
             resumes=self.order.release in self.memory.unfinished_layers(),
         )
@@ -81,7 +85,8 @@ class Gathering:
     def _reports(self, places: list[tuple[str, int]], aim: _Aim) -> Iterator[BucketReport]:
         """The report of each bucket; those without work come first."""
         left = []
-        for result in self._survey(self._task(*place, aim) for place in places):
+        tasks = (self._task(*place, aim) for place in places)
+        for result in self._survey(tasks, len(places)):
             if isinstance(result, Workload):
                 left.append(result)
             else:
@@ -108,25 +113,30 @@ class Gathering:
             self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
             yield report
 
-    def _survey(self, tasks: Iterator[BucketTask]) -> Iterator[BucketReport | Workload]:
-        """Survey here at first: a small tree is through before other processes have started."""
-        end = time.monotonic() + _ALONE_S
-        while not self.crew.is_eager and time.monotonic() < end:
-            task = next(tasks, None)
-            if task is None:
-                return
-            yield survey(task)
+    def _survey(
+        self, tasks: Iterator[BucketTask], count: int
+    ) -> Iterator[BucketReport | Workload]:
+        """Survey ``count`` buckets, here as long as other processes would not end sooner."""
+        began_at = time.monotonic()
+        for done in range(count):
+            elapsed_s = time.monotonic() - began_at
+            left_s = elapsed_s / done * (count - done) if done else 0.0
+            if self.crew.is_eager or (elapsed_s > _TRIAL_S and left_s > _ALONE_S):
+                break
+            yield survey(next(tasks))
         yield from self.crew.run(survey, tasks)
 
     def _task(self, variant: str, bucket: int, aim: _Aim) -> BucketTask:
         tree, release = str(self.order.tree), self.order.release
+        look, settled = self.memory.look(tree, variant, bucket) or (None, b"")
         return BucketTask(
             tree=tree,
             variant=variant,
             bucket=bucket,
             layout=self.layout,
             lineage=aim.lineages[variant],
-            look=self.memory.look(tree, variant, bucket),
+            look=look,
+            is_settled=settled == aim.base_digest,
             links=self.memory.links(release, variant, bucket) if aim.resumes else None,
             target=aim.target,
         )

@@ -43,6 +43,10 @@ class Harvest:
         """All reports, by variant and bucket."""
         return (report for variant in self.variants for report in self._reports(variant))
 
+    def buckets(self) -> Iterator[tuple[str, int]]:
+        """Variant and number of every bucket that was looked at."""
+        return ((variant, bucket) for variant, parts in self._parts.items() for bucket in parts)
+
     def counts(self, variant: str) -> Counts:
         """Files and bytes of one variant."""
         return sum((report.counts for report in self._reports(variant)), Counts())

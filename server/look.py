@@ -8,8 +8,10 @@ file systems, in up to two seconds on FAT and HFS+, where every mtime is a whole
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from stat import S_ISREG
 from typing import Final
 
 import numpy as np
@@ -134,6 +136,22 @@ class Look:
             & ~is_racy(self.mtimes, self.at_ns)[old]
         )
         return old[same], new[same]
+
+    def is_all_of(self, folder_fd: int) -> bool:
+        """Whether an open folder has just these files, and none can have changed unnoticed."""
+        if is_racy(self.mtimes, self.at_ns).any():
+            return False
+        stats = zip(self.sizes.tolist(), self.mtimes.tolist(), self.inodes.tolist(), strict=True)
+        expected = dict(zip(self.names(), stats, strict=True))
+        count = 0
+        with os.scandir(folder_fd) as found:
+            for item in found:
+                info = item.stat(follow_symlinks=False)
+                stat = (info.st_size, info.st_mtime_ns, info.st_ino)
+                if expected.get(item.name) != stat or not S_ISREG(info.st_mode):
+                    return False
+                count += 1
+        return count == len(self)
 
     def take_over(self, older: Look, old: Rows, new: Rows) -> dict[int, bytes]:
         """Write into our rows ``new`` what ``older`` knows of its rows ``old``.

@@ -9,7 +9,7 @@ reads every file.  What the bytes of a blob mean is known to :mod:`server.look` 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from manifests.errors import StoreError
 _VERSION: Final = 1
 _FAST: Final = 1
 _SCHEMA: Final = """
-CREATE TABLE look (tree TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL,
+CREATE TABLE look (tree TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL, release BLOB,
                    PRIMARY KEY (tree, variant, bucket));
 CREATE TABLE links (layer TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL,
                     PRIMARY KEY (layer, variant, bucket));
@@ -91,11 +91,11 @@ class Memory:
         """Close the file."""
         self._db.close()
 
-    def look(self, tree: str, variant: str, bucket: int) -> bytes | None:
-        """What was last seen in a bucket of a tree."""
-        return self._blob(
-            "SELECT data FROM look WHERE tree=? AND variant=? AND bucket=?", tree, variant, bucket
-        )
+    def look(self, tree: str, variant: str, bucket: int) -> tuple[bytes, bytes] | None:
+        """What was last seen in a bucket, and the digest of a release that holds just that."""
+        query = "SELECT data, release FROM look WHERE tree=? AND variant=? AND bucket=?"
+        row = self._run(query, tree, variant, bucket).fetchone()
+        return None if row is None else (bytes(row[0]), bytes(row[1] or b""))
 
     def links(self, layer: str, variant: str, bucket: int) -> bytes | None:
         """What an unfinished publish has put into a bucket of its layer."""
@@ -129,9 +129,18 @@ class Memory:
             return
         with self._transaction():
             if look is not None:
-                self._run("REPLACE INTO look VALUES (?, ?, ?, ?)", tree, variant, bucket, look)
+                self._run(
+                    "REPLACE INTO look VALUES (?, ?, ?, ?, NULL)", tree, variant, bucket, look
+                )
             if links is not None:
                 self._run("REPLACE INTO links VALUES (?, ?, ?, ?)", layer, variant, bucket, links)
+
+    def keep_release(self, tree: str, release: bytes, buckets: Iterable[tuple[str, int]]) -> None:
+        """A release (its digest) is signed that holds what was last seen in these buckets."""
+        with self._transaction():
+            for variant, bucket in buckets:
+                query = "UPDATE look SET release=? WHERE tree=? AND variant=? AND bucket=?"
+                self._run(query, release, tree, variant, bucket)
 
     def keep_assets(self, tree: str, data: bytes) -> None:
         """Remember what the assets of a tree look like."""

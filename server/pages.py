@@ -56,7 +56,8 @@ _PAGE: Final = """<!doctype html>
 </html>
 """
 _COMMANDS: Final = """<h2>Get it</h2>
-<div class="card"><pre><b>bucketsync clone</b> {url} {folder} --trust-root {fingerprint}
+<div class="card"><pre><b>bucketsync clone</b> {url} {folder} \\
+    --trust-root {fingerprint}
 <b>bucketsync upgrade</b> {folder}   # later, to the newest release</pre></div>
 """
 _TRUST: Final = """<h2>Trust</h2>

@@ -204,6 +204,7 @@ class Publication:
         digest = self._sign(descriptor, notices)
         with closing(self._memory()) as memory:
             memory.forget_layer(order.release)
+            memory.keep_release(str(order.tree), digest.raw, harvest.buckets())
         repository.remove_stages()
         return Published(descriptor=descriptor, digest=digest, notices=notices)
 

@@ -18,8 +18,9 @@ from server.walk import Stray
 class BucketTask:
     """One bucket to look at.
 
-    ``look`` and ``links`` are what the publisher remembers of it, ``lineage`` are the layers of
-    the base.  Without a ``target`` (``--in-place``) no file is made.
+    ``look`` and ``links`` are what the publisher remembers of it; with ``is_settled`` the base
+    holds just what ``look`` saw.  ``lineage`` are the layers of the base.  Without a ``target``
+    (``--in-place``) no file is made.
     """
 
     tree: str
@@ -28,6 +29,7 @@ class BucketTask:
     layout: Layout
     lineage: tuple[LayerFile, ...]
     look: bytes | None
+    is_settled: bool
     links: bytes | None
     target: Target | None
 

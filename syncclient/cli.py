@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -44,6 +45,8 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
+    # No process of ours imports from the working directory, where a release may have put it.
+    os.environ["PYTHONSAFEPATH"] = "1"
     args = _parse(sys.argv[1:] if argv is None else list(argv))
     out = Output(args.verb, json=args.json, verbosity=args.verbose - args.quiet)
     try:

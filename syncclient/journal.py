@@ -21,14 +21,15 @@ from syncclient.state import AssetRecord, State
 
 _FLUSH_S = 2.0
 
-Placed = tuple[int, str, int, bytes, int]
+# A file by id and extension, with size, digest and mtime.  One placed twice counts once.
+Placed = dict[tuple[int, str], tuple[int, bytes, int]]
 
 
 @dataclass(slots=True)
 class _Notes:
     """What happened since the last flush, by variant and bucket, and by path of assets."""
 
-    placed: dict[tuple[str, int], list[Placed]] = field(default_factory=dict)
+    placed: dict[tuple[str, int], Placed] = field(default_factory=dict)
     removed: dict[tuple[str, int], set[tuple[int, str]]] = field(default_factory=dict)
     assets: dict[str, AssetRecord | None] = field(default_factory=dict)
 
@@ -52,11 +53,11 @@ class Journal:
                     digest=batch.digests[row],
                 )
             return
-        noted = self._notes.placed.setdefault((variant, bucket), [])
+        noted = self._notes.placed.setdefault((variant, bucket), {})
         for row in rows:
             named = parse_entry_name(batch.names[row])
             if named is not None:
-                noted.append((*named, batch.sizes[row], batch.digests[row], batch.mtime_ns))
+                noted[named] = (batch.sizes[row], batch.digests[row], batch.mtime_ns)
 
     def removed(self, variant: str, bucket: int, names: Sequence[str]) -> None:
         """Note entries that were moved away."""
@@ -89,22 +90,20 @@ class Journal:
                     record = forget(record, notes.removed[key])
                 if key in notes.placed:
                     placed = notes.placed[key]
-                    mtimes = np.array([row[4] for row in placed], np.int64)
+                    mtimes = np.array([mtime for _, _, mtime in placed.values()], np.int64)
                     record = merge_placed(record, _columns(placed), mtimes)
                 self._state.store(*key, record)
 
 
-def _columns(placed: list[Placed]) -> Entries:
-    """Placed files as columns; a file placed twice (two hosts were asked) counts once."""
-    unique = {(row[0], row[1]): row for row in placed}
-    rows = list(unique.values())
-    table = list(dict.fromkeys(row[1] for row in rows))
+def _columns(placed: Placed) -> Entries:
+    rows = list(placed.values())
+    table = list(dict.fromkeys(extension for _, extension in placed))
     return Entries(
         extensions=tuple(table),
-        ids=np.array([row[0] for row in rows], np.uint32),
-        sizes=np.array([row[2] for row in rows], np.uint64),
-        exts=np.array([table.index(row[1]) for row in rows], np.uint8),
-        digests=np.frombuffer(b"".join(row[3] for row in rows), np.uint8).reshape(
+        ids=np.array([number for number, _ in placed], np.uint32),
+        sizes=np.array([size for size, _, _ in rows], np.uint64),
+        exts=np.array([table.index(extension) for _, extension in placed], np.uint8),
+        digests=np.frombuffer(b"".join(digest for _, digest, _ in rows), np.uint8).reshape(
             -1, DIGEST_BYTES
         ),
         offsets=np.zeros(len(rows), np.uint64),

@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,9 +28,15 @@ class Output:
 
     def event(self, name: str, **fields: Any) -> None:  # noqa: ANN401 (JSON values)
         """One JSON line, if JSON is wanted."""
-        if self.json:
-            line = orjson.dumps({"event": name, **fields}, option=orjson.OPT_SERIALIZE_NUMPY)
-            _to_stdout(line.decode())
+        if not self.json:
+            return
+        values = {"event": name, **fields}
+        try:
+            line = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        except TypeError:
+            # The name of a file may be no text; this one escapes it.
+            line = json.dumps(values)
+        _to_stdout(line)
 
     def result(self, text: str) -> None:
         """A result for people, on stdout; scripts read the summary instead."""
@@ -96,7 +103,7 @@ class Output:
 def _to_stdout(line: str) -> None:
     """Print a line at once; a reader that went away (``| head``) does not end the run."""
     try:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(line.encode(errors="backslashreplace").decode() + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

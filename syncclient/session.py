@@ -26,7 +26,7 @@ from manifests.errors import (
 )
 from manifests.model import MAX_DESCRIPTOR_BYTES, Descriptor
 from manifests.notices import MAX_NOTICES_BYTES, Notices
-from syncclient.config import CONFIG_NAME, Transport, TreeConfig, private_folder, save_tree_config
+from syncclient.config import Transport, TreeConfig, private_folder, save_tree_config
 from syncclient.documents import write_durably
 from syncclient.events import Listener, Notice, Phase
 from syncclient.hosts import Hosts
@@ -159,11 +159,11 @@ class Session:
             tree=self.tree, layout=descriptor.layout, variant_dirs=self.config.variant_dirs
         )
 
-    async def keep(self, config: TreeConfig) -> None:
-        """Make new settings the tree's own."""
-        if config is not self.config or not (self.folders.private / CONFIG_NAME).exists():
+    async def keep(self, config: TreeConfig, *, dry_run: bool = False) -> None:
+        """Make new settings the tree's own; with ``dry_run`` for this run only."""
+        self.config = config
+        if not dry_run:
             await save_tree_config(self.tree, config)
-            self.config = config
 
     # ----------------------------------------------------------------- trust
 

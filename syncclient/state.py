@@ -153,10 +153,7 @@ class State:
 
     def _put_aside(self, error: sqlite3.Error) -> None:
         """Keep a file that cannot be read under another name; StoreError for any other error."""
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_FORMAT)
-        if code & 0xFF not in _UNREADABLE:
-            message = f"{self.path}: {error}"
-            raise StoreError(message, hint="Choose a folder with --state-dir.") from error
+        self._raise_unless_unreadable(error)
         aside = self.path.with_name(f"{self.path.name}.unreadable-{int(time.time())}")
         self.path.replace(aside)
         for suffix in ("-wal", "-shm"):
@@ -166,11 +163,19 @@ class State:
             "Files are looked at afresh."
         )
 
+    def _raise_unless_unreadable(self, error: sqlite3.Error) -> None:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_FORMAT)
+        if code & 0xFF not in _UNREADABLE:
+            message = f"{self.path}: {error}"
+            hint = "Make room there, or choose another folder with --state-dir."
+            raise StoreError(message, hint=hint) from error
+
     def _rows(self, statement: str, values: Sequence[object] = ()) -> list[Any]:
         """Carry out one statement, on a new file if the present one turns out to be damaged."""
         try:
             return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
+            self._raise_unless_unreadable(error)
             writing = self._db.in_transaction
             self._db.close()
             self._put_aside(error)

@@ -135,7 +135,6 @@ class Surveyor:
     listen: Listener
     token: str
     quick: bool = False
-    read_unknown: bool = True
     refetch: bool = False
     jobs: int = 0
     stop: Event = field(default_factory=Event)
@@ -223,8 +222,6 @@ class Surveyor:
         self, variant: str, bucket: int, comparison: Comparison, pool: Pool
     ) -> list[Future[list[bytes | None]]]:
         """Start to hash what is unknown."""
-        if not self.read_unknown:
-            return []
         names = comparison.unread_names()
         root, folder = str(self.places.root(variant)), self.places.folder(variant, bucket)
         return [
@@ -235,7 +232,7 @@ class Surveyor:
     def _finish(self, pending: _Pending, survey: Survey) -> None:
         comparison = pending.comparison
         found = [digest for future in pending.reading for digest in future.result()]
-        unread = comparison.unread[: len(found)].tolist()
+        unread = comparison.unread.tolist()
         digests = {
             row: digest for row, digest in zip(unread, found, strict=True) if digest is not None
         }

@@ -167,7 +167,7 @@ class Sync:
 
     # ----------------------------------------------------------------- looking
 
-    async def look(self, *, read_unknown: bool = True) -> Survey:
+    async def look(self) -> Survey:
         """Survey the tree.  Reads files only where their content is unknown; changes nothing."""
         session, wish = self._session, self._wish
         surveyor = Surveyor(
@@ -177,7 +177,6 @@ class Sync:
             listen=session.listen,
             token=self._token,
             quick=wish.quick,
-            read_unknown=read_unknown,
             refetch=wish.refetch,
             jobs=session.transport.jobs,
         )

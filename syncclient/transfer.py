@@ -286,8 +286,10 @@ class Transfer:
             health.waits_until_s = now_s + wait_s
         asked_s = error.retry_after_s or 0.0
         health.waits_until_s = max(health.waits_until_s, now_s + asked_s)
-        hopeless = isinstance(error, RedirectError)
-        if health.dead or not (hopeless or health.failures >= self._patience.retries):
+        # What else is under way there may still show that the host is well.
+        busy = any(host in job.running for job in self._flying)
+        failed = health.failures >= self._patience.retries and not busy
+        if health.dead or not (failed or isinstance(error, RedirectError)):
             return
         health.dead = True
         if not self._living():

@@ -93,6 +93,8 @@ class ProcessWorker:
         """Start the process and hand it its setup."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            # Nothing is imported from the working directory, where a release may have put it.
+            "-P",
             "-m",
             "syncclient.worker",
             stdin=asyncio.subprocess.PIPE,
@@ -188,7 +190,11 @@ async def _serve() -> None:
     messages = _messages(stream)
     setup, rate_bytes_s = await anext(messages)
     tasks: dict[int, asyncio.Task[None]] = {}
-    async with LocalWorker(setup, TokenBucket(rate_bytes_s)) as worker:
+    # An error nobody thought of ends the group, the process, and so the client's waiting for it.
+    async with (
+        LocalWorker(setup, TokenBucket(rate_bytes_s)) as worker,
+        asyncio.TaskGroup() as group,
+    ):
 
         async def run(serial: int, batch: Batch, host: int | None) -> None:
             outcome = await worker.run(batch, host)
@@ -197,14 +203,13 @@ async def _serve() -> None:
 
         async for message in messages:
             if message[0] == "run":
-                task = asyncio.create_task(run(*message[1:]))
+                task = group.create_task(run(*message[1:]))
                 tasks[message[1]] = task
                 task.add_done_callback(partial(_forget, tasks, message[1]))
             elif message[1] in tasks:
                 tasks[message[1]].cancel()
         for task in list(tasks.values()):
             task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
 def _forget(tasks: dict[int, asyncio.Task[None]], serial: int, _: asyncio.Task[None]) -> None:

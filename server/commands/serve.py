@@ -182,18 +182,18 @@ class _ProblemLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         cause = record.exc_info[1] if record.exc_info else None
         say = self._out.detail if isinstance(cause, HttpProcessingError) else self._out.warn
-        say(record.getMessage() + (f": {type(cause).__name__}: {cause}" if cause else ""))
+        about = f": {type(cause).__name__}: {' '.join(str(cause).split())}" if cause else ""
+        say(record.getMessage() + about)
 
 
 def _access_log(out: Output) -> type[AbstractAccessLogger]:
-    """One line a request: who, what, status, bytes on the wire, milliseconds."""
+    """One line a request: who, what, status, bytes of the body, milliseconds."""
 
     class AccessLog(AbstractAccessLogger):
         def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-            target = request.raw_path.encode("ascii", "backslashreplace").decode()
             out.detail(
-                f'{request.remote} "{request.method} {target}" {response.status} '
-                f"{response.body_length} {time * 1000:.1f} ms"
+                f'{request.remote} "{request.method} {request.raw_path}" {response.status} '
+                f"{response.headers.get('Content-Length', '-')} {time * 1000:.1f} ms"
             )
 
     return AccessLog

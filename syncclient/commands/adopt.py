@@ -49,12 +49,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         config = starting_config(args)
         transport = transport_of(args, config.transport)
         async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
-            await begin(session, args.release, args.trust_root)
-            descriptor = session.stored_descriptor(session.config.release)
-            if descriptor is None:
-                message = f"the descriptor of {session.config.release} is not stored"
-                raise ConfigError(message)
-            await _select_what_exists(session, descriptor.variants)
+            settings, descriptor = await begin(session, args.release, args.trust_root)
+            settings = _select_what_exists(settings, session, descriptor.variants)
+            await session.keep(settings, dry_run=args.dry_run)
             await _learn_the_past(session)
             wish = replace(wish_of(args, descriptor, session), fetch=not args.no_fetch)
 
@@ -66,20 +63,21 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     return run_async(body, out)
 
 
-async def _select_what_exists(session: Session, available: tuple[str, ...]) -> None:
+def _select_what_exists(
+    config: TreeConfig, session: Session, available: tuple[str, ...]
+) -> TreeConfig:
     """Without a wish for variants: those whose folders are there."""
-    config = session.config
     if config.selection.variants is not None:
-        return
+        return config
     there = _folders_there(config, session.tree, available)
     if not there:
         message = f"{session.tree} has no folder of a variant: {', '.join(available)}"
         raise ConfigError(message, hint="To start with nothing: bucketsync clone URL DIR")
-    if there != available:
-        absent = ", ".join(sorted(set(available) - set(there)))
-        session.notice(f"Not selected, since there is no such folder: {absent}")
-        chosen = replace(config.selection, variants=there)
-        await session.keep(replace(config, selection=chosen))
+    if there == available:
+        return config
+    absent = ", ".join(sorted(set(available) - set(there)))
+    session.notice(f"Not selected, since there is no such folder: {absent}")
+    return replace(config, selection=replace(config.selection, variants=there))
 
 
 def _folders_there(config: TreeConfig, tree: Path, names: tuple[str, ...]) -> tuple[str, ...]:

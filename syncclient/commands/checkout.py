@@ -20,6 +20,7 @@ from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.config import CONFIG_NAME, load_tree_config, private_folder
 from syncclient.events import Listener
 from syncclient.output import Output
+from syncclient.pool import in_thread
 from syncclient.session import Folders, folders_of, open_session
 from syncclient.sync import Sync
 
@@ -43,25 +44,23 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Check out."""
     source = load_tree_config(args.tree)
-    if (private_folder(args.dest) / CONFIG_NAME).exists():
-        if load_tree_config(args.dest).release != args.release:
-            message = f"{args.dest} is a tree of another release"
-            raise ConfigError(message, hint="Name a new folder.")
-    else:
+    begun = (private_folder(args.dest) / CONFIG_NAME).exists()
+    if not begun:
         refuse_occupied(args.dest)
+    elif load_tree_config(args.dest).release != args.release:
+        message = f"{args.dest} is a tree of another release"
+        raise ConfigError(message, hint="Name a new folder.")
     config = with_selection(args, replace(source, release=args.release, variant_dirs={}))
 
     async def body(listen: Listener) -> ExitCode:
         transport = transport_of(args, config.transport)
-        _share_records(
-            folders_of(args.tree, args.state_dir), folders_of(args.dest, args.state_dir)
-        )
+        if not begun:
+            mine = folders_of(args.tree, args.state_dir)
+            theirs = folders_of(args.dest, args.state_dir)
+            await in_thread(lambda: _share_records(mine, theirs))
         async with open_session(args.dest, config, transport, listen, args.state_dir) as session:
-            await begin(session, args.release, None)
-            descriptor = session.stored_descriptor(args.release)
-            if descriptor is None:
-                message = f"the descriptor of {args.release} is not stored"
-                raise ConfigError(message)
+            settings, descriptor = await begin(session, args.release, None)
+            await session.keep(settings, dry_run=args.dry_run)
             wish = replace(
                 wish_of(args, descriptor, session),
                 locals=(args.tree.absolute(), *map(Path, transport.locals)),
@@ -100,8 +99,11 @@ def _share_records(source: Folders, dest: Folders) -> None:
             (source.releases, dest.releases),
             (source.cache, dest.cache),
         ):
+            # Half a copy, of a run that was interrupted, is begun again.
+            if new.exists():
+                shutil.rmtree(new)
             if old.exists():
-                shutil.copytree(old, new, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(old, new, symlinks=True)
         notices = source.records / "notices"
         if notices.exists():
             shutil.copy2(notices, dest.records / "notices")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from manifests.errors import ConfigError, ExitCode
+from manifests.model import Descriptor
 from manifests.paths import PRIVATE_FOLDER
 from syncclient.commands.options import (
     add_common,
@@ -56,11 +57,8 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         config = starting_config(args)
         transport = transport_of(args, config.transport)
         async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
-            await begin(session, args.release, args.trust_root)
-            descriptor = session.stored_descriptor(session.config.release)
-            if descriptor is None:
-                message = f"the descriptor of {session.config.release} is not stored"
-                raise ConfigError(message)
+            settings, descriptor = await begin(session, args.release, args.trust_root)
+            await session.keep(settings, dry_run=args.dry_run)
             wish = wish_of(args, descriptor, session)
             return await bring_about(session, wish, out, dry_run=args.dry_run)
 
@@ -96,27 +94,26 @@ def starting_config(args: argparse.Namespace) -> TreeConfig:
     return with_selection(args, fresh)
 
 
-async def begin(session: Session, release: str | None, trust_root: str | None) -> None:
-    """Pin the root, find the release, keep its descriptor and the tree's settings.
+async def begin(
+    session: Session, release: str | None, trust_root: str | None
+) -> tuple[TreeConfig, Descriptor]:
+    """Pin the root and find the release: the settings to keep, and the release's descriptor.
 
     A release whose descriptor is stored already needs no host for that.
     """
     config = session.config
-    release = release or config.release
-    known = session.stored_descriptor(release) if release == config.release else None
-    if known is not None and not trust_root:
-        await session.keep(config)
-        return
-    pin = await session.pin(trust_root)
-    signed = await session.refresh()
-    descriptor = await session.descriptor(signed, release or newest(signed))
+    release, fingerprint = release or config.release, config.root_fingerprint
+    descriptor = session.stored_descriptor(release) if release == config.release else None
+    if descriptor is None or trust_root:
+        fingerprint = (await session.pin(trust_root)).fingerprint
+        signed = await session.refresh()
+        descriptor = await session.descriptor(signed, release or newest(signed))
     config.selection.variants_of(descriptor.variants)
     config.selection.bucket_numbers(descriptor.layout.buckets)
-    await session.keep(
-        replace(
-            config,
-            dataset=descriptor.dataset,
-            release=descriptor.release,
-            root_fingerprint=pin.fingerprint,
-        )
+    settings = replace(
+        config,
+        dataset=descriptor.dataset,
+        release=descriptor.release,
+        root_fingerprint=fingerprint,
     )
+    return settings, descriptor

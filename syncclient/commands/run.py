@@ -133,7 +133,7 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
         out.event("failed", path=failure.path, message=failure.text)
     for failure in report.failures[:_SHOWN_NAMES]:
         out.warn(failure.text)
-    if sync.removals and not report.files_removed:
+    if sync.removals and not report.files_removed and not report.files_failed:
         out.say(
             f"{format_count(sync.removals)} files are no longer in the release; "
             "--delete moves them to the trash"
@@ -150,4 +150,9 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
         out.warn(
             f"{format_count(report.files_failed)} files could not be had; the tree is "
             "incomplete. Run the same command again, or add a --mirror."
+        )
+    if report.files_left:
+        out.warn(
+            f"{format_count(report.files_left)} files of the release are missing, which this run "
+            "was not to fetch; bucketsync upgrade does."
         )

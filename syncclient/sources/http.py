@@ -23,6 +23,7 @@ from typing import Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from manifests.errors import ConfigError, ExitCode, TransferError
@@ -290,7 +291,7 @@ class HttpSource:
     async def _line(self, response: aiohttp.ClientResponse, path: str) -> bytes:
         try:
             line = await response.content.readline()
-        except ValueError as error:
+        except (ValueError, HttpProcessingError) as error:
             raise self._error(path, "sent an endless header line") from error
         if not line.endswith(b"\n"):
             raise self._error(path, "was cut in the middle of a multipart answer")

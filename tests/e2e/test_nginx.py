@@ -152,4 +152,4 @@ def test_nothing_can_be_written(site: Site) -> None:
 
 def test_the_page_shows_the_name_that_was_asked_for(proxied: Site) -> None:
     page = ask(proxied.port, "/", {"Host": "danbooru.example.org"}).body.decode()
-    assert "http://danbooru.example.org tiny --trust-root" in page
+    assert "bucketsync clone</b> http://danbooru.example.org tiny " in page

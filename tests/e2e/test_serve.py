@@ -6,7 +6,7 @@ import json
 import signal
 import socket
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from http.client import HTTPConnection, parse_headers
 from pathlib import Path
 
 import blake3
@@ -176,6 +176,25 @@ def test_a_range_header_has_a_limit(world: World, host: Host) -> None:
     assert host.get(path, {"Range": long + "," * 200}).status == 400
 
 
+def test_requests_sent_ahead_are_answered_in_order(world: World, host: Host) -> None:
+    contents = places(world)
+    paths = [path for path in contents if path.startswith(("/packs/", "/files/"))] * 3
+    requests = "".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n" for path in paths)
+    with socket.create_connection(("127.0.0.1", host.port), timeout=TIMEOUT_S) as connection:
+        connection.sendall(requests.encode())
+        with connection.makefile("rb") as stream:
+            for path in paths:
+                assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+                head = parse_headers(stream)
+                assert stream.read(int(head["Content-Length"])) == contents[path]
+
+
+def test_an_old_client_gets_its_answer_and_the_end(world: World, host: Host) -> None:
+    for path, content in places(world).items():
+        found = send_raw(host.port, f"GET {path} HTTP/1.0\r\n\r\n".encode())
+        assert found.partition(b"\r\n\r\n")[2] == content
+
+
 # --------------------------------------------------------------------------- refusals
 
 
@@ -293,7 +312,7 @@ def test_the_front_page_says_what_there_is_and_how_to_get_it(host: Host) -> None
     page = found.body.decode()
     assert found.headers["content-type"] == "text/html; charset=utf-8"
     assert "<script" not in page
-    assert f"<b>bucketsync clone</b> {host.url} tiny --trust-root" in page
+    assert f"<b>bucketsync clone</b> {host.url} tiny \\\n    --trust-root " in page
     assert format_count(len(SIZES)) in page
     assert "2022-01-01" in page
     hostile = host.get("/", {"Host": '"><script>', "X-Forwarded-Proto": "https"}).body.decode()
@@ -334,6 +353,23 @@ def test_a_new_release_is_served_without_a_restart(tmp_path: Path) -> None:
         assert host.get(world.url("y1", "original", 5)).body == world.files["y1", "original", 5]
         assert host.stop() == 0
     assert host.events[-1]["requests"] == 7
+
+
+def test_what_cannot_be_read_leaves_the_old_releases_served(tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    data = world.put("original", 5, 1000)
+    world.publish("y1")
+    timestamp = world.repo / "tuf" / "metadata" / "timestamp.json"
+    signed = timestamp.read_bytes()
+    with running_host(world.repo) as host:
+        for broken in (b"", b"{}", signed.replace(b'"timestamp"', b'"targets"')):
+            timestamp.write_bytes(broken)
+            assert host.get("/packs/unknown/original/0005").status == 404
+            assert host.get("/healthz").status == 503
+            assert host.get(world.url("y1", "original", 5)).body == data
+        timestamp.write_bytes(signed)
+        assert host.get("/packs/unknown/original/0005").status == 404
+        assert host.get("/healthz").status == 200
 
 
 def test_a_pack_on_disk_is_sent_as_it_is(tmp_path: Path) -> None:
@@ -377,6 +413,28 @@ def test_a_signal_ends_it_with_what_it_did(world: World, number: signal.Signals)
     summary = host.events[-1]
     assert (summary["event"], summary["verb"], summary["exit_code"]) == ("summary", "serve", 0)
     assert (summary["requests"], summary["bytes_sent"]) == (1, len(body))
+
+
+def test_each_request_has_a_line_with_v(world: World) -> None:
+    with running_host(world.repo, "-v", keep_lines=True) as host:
+        host.get(world.url("y1", "original", 31))
+        host.get("/nowhere?a=%22b%22")
+        send_raw(host.port, b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert host.stop() == 0
+    serving, found, missing, refused, answered, stopped = host.lines
+    assert serving == f"Serving {world.repo} at {host.url} (Ctrl-C stops it)"
+    assert found.startswith('127.0.0.1 "GET /files/y1/original/0001/31.csv" 200 1 ')
+    assert missing.startswith('127.0.0.1 "GET /nowhere?a=%22b%22" 404 14 ')
+    assert refused.startswith("Error handling request from 127.0.0.1: InvalidURLError: 400")
+    assert answered.startswith('127.0.0.1 "UNKNOWN /" 400 ')
+    assert stopped.startswith("Stopped after")
+
+
+def test_what_is_no_http_is_no_news_without_v(world: World) -> None:
+    with running_host(world.repo, keep_lines=True) as host:
+        send_raw(host.port, b"\x16\x03\x01\r\n\r\n")
+        assert host.stop() == 0
+    assert len(host.lines) == 2
 
 
 def test_one_connection_too_many_is_told_to_come_back(world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -12,6 +12,7 @@ _FENCE = re.compile(r"^( *)```(.*)$")
 _LINK = re.compile(r"\[[^\]]*\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _PROMPT = "$ "
+_MORE = "> "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,19 +64,17 @@ def prose(path: Path) -> str:
 
 
 def commands(block: Block) -> list[Command]:
-    r"""The commands of a console block; one that ends in ``\`` goes on in the next line."""
+    """The commands of a console block; lines after ``> `` belong to the one before."""
     found: list[Command] = []
-    lines = iter(enumerate(block.text.splitlines(), block.line + 1))
-    for number, line in lines:
+    for number, line in enumerate(block.text.splitlines(), block.line + 1):
         if line.startswith(_PROMPT):
-            text = line.removeprefix(_PROMPT)
-            while text.endswith("\\"):
-                text += "\n" + next(lines)[1]
-            found.append(Command(text=text, output="", line=number))
-        elif found:
-            last = found.pop()
-            output = f"{last.output}{line}\n"
-            found.append(Command(text=last.text, output=output, line=last.line))
+            found.append(Command(text=line.removeprefix(_PROMPT), output="", line=number))
+            continue
+        last = found.pop()
+        if line.startswith(_MORE) and not last.output:
+            found.append(replace(last, text=f"{last.text}\n{line.removeprefix(_MORE)}"))
+        else:
+            found.append(replace(last, output=f"{last.output}{line}\n"))
     return found
 
 
@@ -96,7 +95,9 @@ def anchors(path: Path) -> set[str]:
 def section(path: Path, heading: str) -> str:
     """What stands below a heading, up to the next one of any depth; KeyError without it."""
     text = path.read_text(encoding="utf-8")
-    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(
+        rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", text, re.MULTILINE | re.DOTALL
+    )
     if found is None:
         raise KeyError(heading)
     return found[1]

@@ -49,11 +49,15 @@ def send_raw(port: int, data: bytes) -> bytes:
 
 @dataclass(kw_only=True)
 class Host:
-    """A server under test, where it listens, and the events it has told so far."""
+    """A server under test, where it listens, and what it has told: events, and lines for people.
+
+    The lines are only kept of one that was asked to.
+    """
 
     process: subprocess.Popen[str]
     url: str
     events: list[dict[str, Any]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -76,16 +80,20 @@ class Host:
 
     def wait(self) -> int:
         """Wait for the end: the exit code; the rest of what it told is in ``events``."""
-        out, _ = self.process.communicate(timeout=TIMEOUT_S)
+        out, log = self.process.communicate(timeout=TIMEOUT_S)
+        self.lines += (log or "").splitlines()
         self.events += [json.loads(line) for line in out.splitlines()]
         return self.process.returncode
 
 
 @contextmanager
-def running_host(repo: Path, *flags: str) -> Iterator[Host]:
+def running_host(repo: Path, *flags: str, keep_lines: bool = False) -> Iterator[Host]:
     """Serve a repository on a free port until the end of the context."""
     words = (*_COMMAND, "serve", str(repo), "--port", "0", "--json", *flags)
-    with subprocess.Popen(words, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
+    log = subprocess.PIPE if keep_lines else None
+    with subprocess.Popen(
+        words, cwd=_ROOT, stdout=subprocess.PIPE, stderr=log, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             first = json.loads(process.stdout.readline())

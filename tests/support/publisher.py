@@ -1,7 +1,7 @@
 """A publisher at work: a tree of small files, a repository, and publish as its user runs it.
 
-Files hold random bytes under extensions that stand for nothing, so the audit has no opinion of them.
-What was published is read back through the client's own trust: from the pinned root to each byte.
+Files hold random bytes under extensions that stand for nothing, so the audit has no opinion of
+them.  What was published is read back through the client's own trust, from the pinned root on.
 """
 
 from __future__ import annotations

@@ -70,14 +70,17 @@ class Answer:
 Script = Callable[[Request, Answer], Answer]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Exchange:
-    """One line of the log; ``at_s`` (monotonic) is when the request had come."""
+    """One line of the log; ``at_s`` (monotonic) is when the request had come.
+
+    ``sent_bytes`` of the body grow while the answer goes out.
+    """
 
     request: Request
     status: int
-    sent_bytes: int
     at_s: float
+    sent_bytes: int = 0
 
     @property
     def path(self) -> str:
@@ -136,6 +139,7 @@ class RawHost:
         self.ranges = ranges
         self.log: list[Exchange] = []
         self.port = 0
+        self.connections = 0
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
@@ -184,6 +188,7 @@ class RawHost:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.connections += 1
         try:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 while await self._exchange(reader, writer):
@@ -203,16 +208,11 @@ class RawHost:
         request = Request(path=unquote(head[0].split(" ")[1])[1:], headers=headers)
         # A script may take its time (or end a process) without holding up other connections.
         answer = await asyncio.to_thread(self._answer, request)
-        sent_bytes, whole = 0, False
-        try:
-            async for count in self._send(writer, answer):
-                sent_bytes += count
-            whole = answer.cut_after is None and answer.raw is None
-        finally:
-            self.log.append(
-                Exchange(request=request, status=answer.status, sent_bytes=sent_bytes, at_s=at_s)
-            )
-        return whole
+        exchange = Exchange(request=request, status=answer.status, at_s=at_s)
+        self.log.append(exchange)
+        async for count in self._send(writer, answer):
+            exchange.sent_bytes += count
+        return answer.cut_after is None and answer.raw is None
 
     def _answer(self, request: Request) -> Answer:
         data = self.content(request.path)
@@ -233,9 +233,9 @@ class RawHost:
     async def _send(self, writer: asyncio.StreamWriter, answer: Answer) -> AsyncIterator[int]:
         if answer.raw is not None:
             for piece in answer.raw:
+                yield len(piece)
                 writer.write(piece)
                 await writer.drain()
-                yield len(piece)
             return
         headers = {"Content-Length": str(len(answer.body)), **answer.headers}
         reason = HTTPStatus(answer.status).phrase
@@ -248,9 +248,9 @@ class RawHost:
             step = max(1, min(step, int(answer.pace_bytes_s / 20)))
         for start in range(0, len(body), step):
             piece = body[start : start + step]
+            yield len(piece)
             writer.write(piece)
             await writer.drain()
-            yield len(piece)
             if answer.pace_bytes_s:
                 await asyncio.sleep(len(piece) / answer.pace_bytes_s)
         await writer.drain()

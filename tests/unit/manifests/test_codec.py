@@ -135,6 +135,16 @@ def test_a_bomb_costs_little_memory(what: str, bomb: bytes) -> None:
     assert peak < 64 * MIB, what
 
 
+@pytest.mark.parametrize("count", [100_000, 100_001])
+def test_lists_and_maps_have_a_limit_of_members(count: int) -> None:
+    for value in ([0] * count, {f"{number:06}": 0 for number in range(count)}):
+        data = codec.encode({"format": 1, "z": value})
+        if count > 100_000:
+            assert refusal(data).where == "doc"
+        else:
+            assert decode(data).has("z")
+
+
 def test_a_document_as_large_as_any_may_be_is_read() -> None:
     ref = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7}
     asset = {"digest": b"", "path": "", "size": 0}

@@ -127,6 +127,12 @@ def test_every_byte_of_a_digest_counts(byte: int) -> None:
     assert found.changed_new.tolist() == [0]
 
 
+def test_the_size_counts_even_where_the_digest_is_the_same() -> None:
+    old = make_entries({1: (1, "jpg")})
+    larger = replace(old, sizes=old.sizes + np.uint64(2**32))
+    assert layers.diff(old, larger).changed_old.tolist() == [0]
+
+
 def test_diff_with_nothing() -> None:
     some = make_entries({1: (1, "jpg"), 2: (2, "jpg")})
     assert layers.diff(empty(), some).added.tolist() == [0, 1]
@@ -139,6 +145,8 @@ def test_extensions_are_compared_by_name_not_by_code() -> None:
     new = make_entries({1: (1, "jpg"), 2: (2, "png"), 3: (3, "gif")})
     assert old.exts[1] != new.exts[1]
     assert rows(new, layers.diff(old, new).same_new) == [1, 2]
+    only = make_entries({1: (1, "jpg")})
+    assert rows(only, layers.diff(replace(only, extensions=("bmp",)), only).changed_new) == [1]
     unknown = replace(old, extensions=("bmp", "png"))
     assert rows(new, layers.diff(unknown, new).changed_new) == [1]
 

@@ -315,6 +315,15 @@ def test_all_tables_at_their_limits_are_written_and_read() -> None:
 # --------------------------------------------------------------------------------- forged headers
 
 
+HEADER = codec.encode(Forgery().document())
+
+
+def lies_about_its_size(raw: bytes, stated: int) -> bytes:
+    """One raw block in a frame that states another size (RFC 8878, 3.1.1)."""
+    block = struct.pack("<I", (len(raw) << 3) | 1)[:3] + raw
+    return struct.pack("<IBI", 0xFD2FB528, 0b1010_0000, stated) + block
+
+
 def refused_header(forgery: Forgery) -> ManifestError:
     forged = forgery.make()
     with pytest.raises(ManifestError) as caught:
@@ -421,12 +430,38 @@ def test_headers_at_their_limits_are_read(frames: list[Frame]) -> None:
     assert len(header) == len(frames)
 
 
-def test_the_bytes_of_all_rows_may_not_wrap_around() -> None:
-    """2**24 files of a TiB make 2**64 bytes: the sum is not zero."""
-    frames = [Frame(bucket=1, first=1, file_bytes=2**40 - 1), Frame(bucket=2, file_bytes=1)]
-    forged = Forgery(frames=frames, ref={"file_bytes": 0}).make()
-    with pytest.raises(ManifestError, match=r"m\.bytes: adds up to 1099511627776, the desc"):
+def test_sums_of_many_rows_do_not_wrap_around() -> None:
+    frames = [Frame(first=200 * row, count=128, file_bytes=10**10) for row in range(600)]
+    forged = Forgery(frames=frames).make()
+    assert (forged.ref.entries, forged.ref.file_bytes) == (76_800, 6 * 10**12)
+    assert len(manifest.decode_header(forged.header, forged.ref)) == 600
+
+
+def test_a_reference_must_agree_with_itself() -> None:
+    """The digest is that of the header, but its length is another."""
+    length = len(Forgery().make().header)
+    for stated in (length - 1, length + 1):
+        forged = Forgery(ref={"header_bytes": stated}).make()
+        with pytest.raises(ManifestError, match=r"^m\.header: not the bytes that the descriptor"):
+            manifest.decode_header(forged.header, forged.ref, "m")
+
+
+@pytest.mark.parametrize(
+    ("entries", "stated", "limit"),
+    [
+        (2**32 - 1, 2**29 + 1, 2**29),
+        (1, 2 * MIB + 55, 2 * MIB + 54),
+        (1, len(HEADER), len(HEADER) - 1),
+    ],
+)
+def test_the_limits_of_a_header(entries: int, stated: int, limit: int) -> None:
+    """512 MiB, what the entries may need, and what the prefix says."""
+    raw_bytes = limit if stated == len(HEADER) else stated
+    forgery = Forgery(ref={"entries": entries})
+    forged = forgery.seal(lies_about_its_size(HEADER, stated), raw_bytes)
+    with pytest.raises(ManifestError) as caught:
         manifest.decode_header(forged.header, forged.ref, "m")
+    assert caught.value.problem == f"states {stated} bytes, at most {limit} are possible"
 
 
 def test_a_header_must_be_the_one_that_the_descriptor_names() -> None:
@@ -434,9 +469,6 @@ def test_a_header_must_be_the_one_that_the_descriptor_names() -> None:
     for data in (b"", forged.header[:-1], forged.header + b"\0", b"\0" + forged.header[1:]):
         with pytest.raises(ManifestError, match=r"^m\.header: not the bytes that the descriptor"):
             manifest.decode_header(data, forged.ref, "m")
-
-
-HEADER = codec.encode(Forgery().document())
 
 
 @pytest.mark.parametrize(
@@ -469,12 +501,6 @@ def with_a_dictionary(raw: bytes) -> bytes:
 
 def skippable(raw: bytes) -> bytes:
     return struct.pack("<II", 0x184D2A50, len(raw)) + raw
-
-
-def lies_about_its_size(raw: bytes, stated: int) -> bytes:
-    """One raw block in a frame that states another size (RFC 8878, 3.1.1)."""
-    block = struct.pack("<I", (len(raw) << 3) | 1)[:3] + raw
-    return struct.pack("<IBI", 0xFD2FB528, 0b1010_0000, stated) + block
 
 
 HOSTILE_FRAMES: dict[str, Callable[[bytes], bytes]] = {
@@ -541,6 +567,11 @@ GOOD = Frame(bucket=0, first=1)
         (Frame(bucket=1, steps=[0, 1, 0, 1], sizes=[1] * 4), ".ids", "not strictly ascending"),
         (
             Frame(bucket=1, first=1, steps=[0, MAX_ID // 10], sizes=[1, 1]),
+            ".ids",
+            "an id outside 1 to 4294967295",
+        ),
+        (
+            Frame(bucket=1, steps=[0, 2**32 - 1, 3], sizes=[1, 1, 1]),
             ".ids",
             "an id outside 1 to 4294967295",
         ),
@@ -617,7 +648,22 @@ def test_a_frame_may_end_right_before_the_next_and_reach_past_that_of_another_bu
 @pytest.mark.parametrize("what", HOSTILE_FRAMES)
 def test_a_frame_is_one_frame_of_the_stated_size(what: str) -> None:
     frame = Frame(bucket=1, data=HOSTILE_FRAMES[what](Frame(bucket=1).inside()))
-    assert refused_rows(GOOD, frame).where in {"m.rows[1]", "m.rows[1].chunks"}
+    error = refused_rows(GOOD, frame)
+    assert error.where in {"m.rows[1]", "m.rows[1].chunks"}
+    assert what != "no size stated" or error.problem.startswith("states -1 bytes")
+
+
+def test_a_row_must_agree_with_itself() -> None:
+    """The digest is that of the frame, but its length is another."""
+    frames = [Frame(bucket=1), Frame(bucket=2)]
+    lengths = [len(frame.stored()) for frame in frames]
+    spoiled = struct.pack("<2I", lengths[0] + 1, lengths[1] - 1)
+    forged = Forgery(frames=frames, fields={"length": spoiled}).make()
+    header = manifest.decode_header(forged.header, forged.ref)
+    for row in (0, 1):
+        assert not manifest.frame_is_intact(header, row, forged.frames[row])
+        with pytest.raises(ManifestError, match="not the bytes that the header names"):
+            manifest.decode_rows(header, [row], [forged.frames[row]], 0)
 
 
 def test_frames_must_be_those_that_the_header_names() -> None:
@@ -673,6 +719,7 @@ def test_a_list_of_no_removals_is_no_bytes() -> None:
     for tail in (b"garbage", compress(b""), skippable(b"")):
         assert str(refused_removed(tail, 0)).startswith("m.removed: ")
     assert refused_removed(b"", 1).where == "m.removed"
+    assert refused_removed(bytes(5 + 1024), 1).where == "m.removed"
 
 
 def test_removals_must_be_those_that_the_header_names() -> None:

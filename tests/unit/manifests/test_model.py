@@ -328,6 +328,13 @@ def test_assets_collide_with_nothing(paths: tuple[str, ...], index: str, problem
     assert problem in error.problem
 
 
+def test_assets_collide_with_variants_in_any_case() -> None:
+    value = with_assets("thumbs/0001/1.jpg")
+    value["layers"][1]["manifests"]["Thumbs"] = ref_of(value)
+    value["variants"]["Thumbs"] = value["variants"]["512px"]
+    assert "is the place of an entry" in refusal(value).problem
+
+
 def test_assets_may_lie_beside_entries() -> None:
     paths = (
         "README.md",

@@ -132,6 +132,7 @@ def test_limits_of_asset_paths() -> None:
         ("stra\u00dfe", "STRASSE"),
         ("\u0130", "i\u0307"),
         ("a\u200db", "ab"),
+        ("e\u200d\u0301", "\u00e9"),
         ("\u01c4", "\u01c6"),
     ],
 )
@@ -272,6 +273,7 @@ def test_entry_paths_refuse_unchecked_values(
         ("original/999/1999.png", None),
         ("original/0999/1999", None),
         ("original/0999/x/1999.png", None),
+        ("original/0999/1999.png/x", None),
         ("0999/1999.png", None),
     ],
 )

@@ -90,7 +90,9 @@ def test_more_than_everything_is_a_usage_error() -> None:
     ("size_bytes", "text"),
     [
         (0, "0 B"),
+        (12.4, "12 B"),
         (999, "999 B"),
+        (999.6, "1 kB"),
         (1000, "1 kB"),
         (1234, "1.23 kB"),
         (999_499, "999 kB"),

@@ -152,6 +152,25 @@ def test_an_older_base_can_be_named(publisher: Publisher) -> None:
     assert publisher.release_files("y3") == publisher.tree_files()
 
 
+def test_what_one_release_holds_is_not_taken_for_what_another_does(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    publisher.write(publisher.place(3), b"changed")
+    publisher.publish("y2", "--date", "2022-06-01")
+    summary = publisher.publish("y3", "--date", "2023-06-01", "--base", "y1").summary
+    assert (summary["files_changed"], summary["files_hashed"]) == (1, 0)
+    assert publisher.release_files("y3") == publisher.tree_files()
+
+
+def test_a_name_that_appears_beside_unchanged_files_is_found(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    publisher.write(publisher.tree / "original" / "003" / "odd.txt", b"an asset")
+    publisher.place(5).unlink()
+    publisher.place(5).symlink_to("13.dat")
+    summary = publisher.publish("y2", "--date", "2022-06-01").summary
+    assert summary["findings"] == {"misplaced": 1, "odd-name": 1}
+    assert summary["files_removed"] == summary["assets"] == 1
+
+
 def test_large_files_have_a_digest_for_each_chunk(publisher: Publisher) -> None:
     data = os.urandom(CHUNK_BYTES * 2 + 5)
     publisher.place(4).unlink()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -164,7 +166,7 @@ class Scribbler:
         self.writes = 0
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Scribbler:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -185,14 +187,11 @@ class Scribbler:
 
     def _is_being_read(self, own_fd: int) -> bool:
         """Whether this process has the file open elsewhere and has read a part of it."""
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                if int(name) == own_fd or os.readlink(f"/proc/self/fd/{name}") != str(self._path):
-                    continue
-                position = Path(f"/proc/self/fdinfo/{name}").read_text().split()[1]
-            except OSError:
-                continue
-            return int(position) > 0
+        for link in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if int(link.name) != own_fd and link.readlink() == self._path:
+                    info = Path(f"/proc/self/fdinfo/{link.name}").read_text()
+                    return int(info.split()[1]) > 0
         return False
 
 
@@ -252,7 +251,7 @@ def test_the_room_is_looked_at_before_anything_is_copied(small_disk: Path, tmp_p
     publisher.publish("y2", *DATE, "--in-place")
 
 
-def test_a_full_disk_is_no_harm(small_disk: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_no_harm(small_disk: Path) -> None:
     publisher = Publisher(small_disk / "publisher")
     publisher.fill(range(1, 40), size_bytes=20_000)
     publisher.publish("y1", *DATE)

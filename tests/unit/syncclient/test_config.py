@@ -120,7 +120,13 @@ async def test_a_list_of_ids_that_cannot_be_read_is_named(tmp_path: Path, *, los
 def test_flags_win_over_environment_over_tree_over_defaults() -> None:
     kept = {"bwlimit": "1k", "retries": 2, "timeout_s": 10, "mirrors": ["https://kept"]}
     environment = {"BUCKETSYNC_RETRIES": "3", "BUCKETSYNC_TIMEOUT_S": "20", "HOME": "/"}
-    flags: dict[str, object] = {"timeout_s": 30.5, "jobs": None, "locals": [], "mirrors": None, "json": True}
+    flags: dict[str, object] = {
+        "timeout_s": 30.5,
+        "jobs": None,
+        "locals": [],
+        "mirrors": None,
+        "json": True,
+    }
     assert merge_transport(kept, environment, flags) == Transport(
         bwlimit=1000, retries=3, timeout_s=30.5, mirrors=("https://kept",)
     )

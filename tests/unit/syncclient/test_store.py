@@ -43,8 +43,12 @@ def place(store: Store, data: bytes = DATA, replaces: FileStat | None = None) ->
     return None if aside is None else aside.moved_to
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def staged(tree: Path) -> list[str]:
-    return os.listdir(tree / ".bucketsync" / "staging")
+    return names(tree / ".bucketsync" / "staging")
 
 
 def test_a_file_gets_its_name_bytes_and_time(tree: Path) -> None:
@@ -197,9 +201,12 @@ def test_a_part_is_kept_until_it_gets_its_name(tree: Path) -> None:
         fd = store.open_part("large.part")
         store.write_part(fd, bytearray(b"hello "), 0)
         os.close(fd)
-        assert store.place_staged(
-            "large.part", FOLDER, "2.mp4", digest_bytes(b"hello world"), MTIME_NS, None
-        ) is None
+        assert (
+            store.place_staged(
+                "large.part", FOLDER, "2.mp4", digest_bytes(b"hello world"), MTIME_NS, None
+            )
+            is None
+        )
         store.drop_part("large.part")
     path = tree / "original/0001/2.mp4"
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (b"hello world", MTIME_NS)
@@ -256,7 +263,7 @@ def test_more_folders_than_descriptors_are_served(tree: Path) -> None:
             for bucket in range(200):
                 folder = ("original", f"{bucket:04d}")
                 store.place_bytes(folder, f"{turn + 1}.jpg", DATA, digest_bytes(DATA), 0, None)
-        opened = len(os.listdir("/proc/self/fd"))
+        opened = len(names(Path("/proc/self/fd")))
         assert opened < 190
     assert len(list(tree.glob("original/*/*.jpg"))) == 400
 
@@ -267,7 +274,7 @@ def test_a_full_disk_is_told_and_leaves_no_trace(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="no space left") as caught:
             store.place_bytes(FOLDER, "2.jpg", bytes(10**6), bytes(32), 0, None)
         assert caught.value.exit_code == ExitCode.STORAGE
-        assert os.listdir(disk / "original/0001") == ["1.jpg"]
+        assert names(disk / "original/0001") == ["1.jpg"]
         assert staged(disk) == []
 
 

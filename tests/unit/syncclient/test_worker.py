@@ -1,0 +1,194 @@
+"""Workers: the same work in this process or another one, and a clear end when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from manifests.errors import StoreError, SyncError, TransferError
+from syncclient.fetch import Batch, Outcome
+from syncclient.sources.http import HttpOptions
+from syncclient.sources.limits import TokenBucket
+from syncclient.worker import ProcessWorker, Worker, WorkerSetup, open_workers
+from tests.support.batches import bucket_batch
+from tests.support.client import contents
+from tests.support.rawhost import Answer, RawHost, Request, Script, honest, raw_host, refuse
+from tests.support.releases import Publisher, make_publisher, random_files
+
+
+@pytest.fixture(scope="module")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
+    """One release."""
+    made = make_publisher(tmp_path_factory.mktemp("release"))
+    made.publish("y1", random_files(range(1, 101)))
+    return made
+
+
+@asynccontextmanager
+async def workers_of(
+    publisher: Publisher, processes: int, script: Script = honest, bwlimit: int = 0
+) -> AsyncIterator[tuple[list[Worker], RawHost]]:
+    with raw_host(publisher.repo, script) as host:
+        options = HttpOptions(timeout_s=5, bwlimit=bwlimit)
+        setup = WorkerSetup(run="run", urls=(host.url,), options=options)
+        async with open_workers(setup, processes, TokenBucket(bwlimit)) as workers:
+            yield workers, host
+
+
+def process_of(worker: Worker) -> asyncio.subprocess.Process:
+    assert isinstance(worker, ProcessWorker)
+    return worker._process
+
+
+@pytest.mark.parametrize("processes", [0, 1, 3])
+async def test_batches_are_done_wherever_they_run(
+    publisher: Publisher, tmp_path: Path, processes: int
+) -> None:
+    async with workers_of(publisher, processes) as (workers, _):
+        assert len(workers) == max(processes, 1)
+        batches = [bucket_batch(publisher.newest, bucket, tmp_path) for bucket in range(10)]
+        running = [
+            workers[number % len(workers)].run(batch, 0) for number, batch in enumerate(batches)
+        ]
+        outcomes = await asyncio.gather(*running)
+    assert contents(tmp_path) == publisher.newest.tree()
+    sizes = sum(len(data) for data in publisher.newest.tree().values())
+    assert sum(outcome.received_bytes for outcome in outcomes) == sizes
+    assert sum(outcome.requests for outcome in outcomes) == 10
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+async def test_problems_come_back_whole(
+    publisher: Publisher, tmp_path: Path, processes: int
+) -> None:
+    busy = refuse(503, Retry_After="7")
+    async with workers_of(publisher, processes, busy) as (workers, _):
+        outcome = await workers[0].run(bucket_batch(publisher.newest, 1, tmp_path), 0)
+        assert isinstance(outcome.error, TransferError)
+        assert (outcome.error.status, outcome.error.retry_after_s) == (503, 7)
+        (tmp_path / "original").symlink_to("/")
+        nothing = bucket_batch(publisher.newest, 1, tmp_path, locals_=(str(publisher.repo),))
+        outcome = await workers[0].run(nothing, None)
+        assert len(outcome.problems) == 10
+
+
+async def test_a_process_that_dies_is_an_error_not_a_wait(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    asked = threading.Event()
+
+    def tell(_: Request, __: Answer) -> Answer:
+        asked.set()
+        return Answer(status=200, body=b"x" * 100_000, pace_bytes_s=1000)
+
+    async with workers_of(publisher, 1, tell) as (workers, _):
+        batch = bucket_batch(publisher.newest, 1, tmp_path)
+        running = asyncio.create_task(workers[0].run(batch, 0))
+        await asyncio.to_thread(asked.wait)
+        process_of(workers[0]).kill()
+        with pytest.raises(SyncError, match="worker process ended unexpectedly"):
+            await asyncio.wait_for(running, 10)
+        with pytest.raises(SyncError, match="worker process ended unexpectedly"):
+            await asyncio.wait_for(workers[0].run(batch, 0), 10)
+
+
+async def test_a_batch_that_breaks_a_process_is_an_error_not_a_wait(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    batch = bucket_batch(publisher.newest, 1, tmp_path)
+    object.__setattr__(batch, "sizes", "no sizes")
+    async with workers_of(publisher, 1) as (workers, _):
+        with pytest.raises(SyncError, match="worker process ended unexpectedly"):
+            await asyncio.wait_for(workers[0].run(batch, 0), 10)
+
+
+async def test_a_cancel_reaches_the_process(publisher: Publisher, tmp_path: Path) -> None:
+    asked = threading.Event()
+
+    def stall(request: Request, answer: Answer) -> Answer:
+        if request.path == "packs/y1/original/0001":
+            asked.set()
+            return Answer(status=206, body=b"x" * 100_000, pace_bytes_s=100)
+        return answer
+
+    async with workers_of(publisher, 1, stall) as (workers, _):
+        batch = bucket_batch(publisher.newest, 1, tmp_path)
+        running = asyncio.create_task(workers[0].run(batch, 0))
+        await asyncio.to_thread(asked.wait)
+        running.cancel()
+        await asyncio.wait({running})
+        # It goes on with other work, and ends at once when it is told to.
+        outcome = await workers[0].run(bucket_batch(publisher.newest, 2, tmp_path), 0)
+        assert len(outcome.done) == 10
+    assert running.cancelled()
+
+
+async def test_ctrl_c_is_not_for_processes(publisher: Publisher) -> None:
+    async with workers_of(publisher, 1) as (workers, _):
+        pid = process_of(workers[0]).pid
+        assert os.getpgid(pid) != os.getpgid(0)
+
+
+async def test_a_process_ends_with_its_client(publisher: Publisher) -> None:
+    async with workers_of(publisher, 1) as (workers, _):
+        process = process_of(workers[0])
+    assert process.returncode == 0
+
+
+def test_a_process_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
+    """A release may put ``pickle.py`` into the tree in which somebody runs the client."""
+    for name in ("pickle", "asyncio", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a release took over')")
+    code = (
+        "import asyncio; from syncclient.worker import *; from syncclient.sources.http import *\n"
+        "async def main():\n"
+        "    worker = await ProcessWorker.start(\n"
+        "        WorkerSetup(run='r', urls=(), options=HttpOptions()), 0.0)\n"
+        "    await worker.close()\n"
+        "    return worker._process.returncode\n"
+        "raise SystemExit(asyncio.run(main()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransferError("a", hint="b", status=503, retry_after_s=1.5),
+        StoreError("a", hint="b"),
+    ],
+)
+def test_errors_travel_whole(error: TransferError | StoreError) -> None:
+    sent = pickle.loads(pickle.dumps(Outcome(error=error)))  # noqa: S301 (made here)
+    assert isinstance(sent.error, type(error))
+    assert vars(sent.error) == vars(error)
+    assert str(sent.error) == str(error)
+
+
+def test_batches_travel_whole(publisher: Publisher, tmp_path: Path) -> None:
+    batch: Batch = bucket_batch(publisher.newest, 1, tmp_path)
+    assert pickle.loads(pickle.dumps(batch)) == batch  # noqa: S301 (made here)
+
+
+def test_a_worker_without_a_client_ends(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "syncclient.worker"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.communicate(timeout=30)
+        assert process.returncode != -signal.SIGKILL
