@@ -35,6 +35,7 @@ _VERSION = 1
 # File systems keep mtimes in steps of up to 2 s (FAT); a younger mtime could hide a later write.
 _RACY_NS = 2 * 10**9
 UNSURE = -1
+_COMMIT_S = 1.0
 # What SQLite says of a file that is damaged or no database at all.
 _UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _MAX_BLOB_BYTES = 2**31
@@ -199,6 +200,28 @@ class State:
                 self._db.execute("ROLLBACK")
             raise
         self._rows("COMMIT")
+
+    @contextmanager
+    def steadily(self) -> Iterator[Callable[[], None]]:
+        """Many writes that each stand for themselves, made durable about once a second.
+
+        Yields a function to be called after each; a transaction for each bucket would cost more
+        than looking at it.  What was written before an error stays.
+        """
+        began_s = time.monotonic()
+
+        def written() -> None:
+            nonlocal began_s
+            if time.monotonic() - began_s > _COMMIT_S:
+                self._rows("COMMIT")
+                self._rows("BEGIN IMMEDIATE")
+                began_s = time.monotonic()
+
+        self._rows("BEGIN IMMEDIATE")
+        try:
+            yield written
+        finally:
+            self._rows("COMMIT")
 
     # ----------------------------------------------------------------- buckets
 

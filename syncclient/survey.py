@@ -153,7 +153,8 @@ class Surveyor:
         with Pool(int(files * share), self.jobs, self.stop) as pool:
             for variant in self.view.variants:
                 before = survey.found
-                recorded = self._survey_variant(variant, pool, survey)
+                with self.state.steadily() as written:
+                    recorded = self._survey_variant(variant, pool, survey, written)
                 self._refuse_missing_disk(variant, recorded, survey.found - before)
         return survey
 
@@ -166,7 +167,9 @@ class Surveyor:
                 hint="Is the disk mounted? To fetch everything again, add --yes.",
             )
 
-    def _survey_variant(self, variant: str, pool: Pool, survey: Survey) -> int:
+    def _survey_variant(
+        self, variant: str, pool: Pool, survey: Survey, written: Callable[[], None]
+    ) -> int:
         """Survey one variant; the number of files that the state knew."""
         recorded = 0
         waiting: deque[_Pending] = deque()
@@ -186,8 +189,10 @@ class Surveyor:
             )
             while waiting and (len(waiting) > 4 * pool.jobs or not waiting[0].reading):
                 self._finish(waiting.popleft(), survey)
+                written()
         while waiting:
             self._finish(waiting.popleft(), survey)
+            written()
         return recorded
 
     def _listings(
@@ -268,8 +273,7 @@ class Surveyor:
             plan.listing.mtimes,
         )
         after = record_after(plan, mtimes, folder_mtime if settled else UNSURE, settled)
-        with self.state.transaction():
-            self.state.store(plan.variant, plan.bucket, after)
+        self.state.store(plan.variant, plan.bucket, after)
 
 
 def _mtime_of(folder: Path) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,12 +113,19 @@ class Verifier:
         )
         with Pool(files, self.jobs, self.stop) as pool:
             self._check_assets(assets, pool, result)
-            self._check_buckets(pool, result, done)
+            with self.state.steadily() as written:
+                self._check_buckets(pool, result, done, written)
         if result.finished and self.sample >= 1:
             self.state.forget_verified()
         return result
 
-    def _check_buckets(self, pool: Pool, result: Verification, done: set[tuple[str, int]]) -> None:
+    def _check_buckets(
+        self,
+        pool: Pool,
+        result: Verification,
+        done: set[tuple[str, int]],
+        written: Callable[[], None],
+    ) -> None:
         waiting: deque[_Task] = deque()
         for variant in self.view.variants:
             for bucket in self.view.buckets:
@@ -130,8 +137,10 @@ class Verifier:
                 waiting.append(self._begin(variant, bucket, pool))
                 while len(waiting) > 2 * pool.jobs:
                     self._finish(waiting.popleft(), result)
+                    written()
         while waiting:
             self._finish(waiting.popleft(), result)
+            written()
 
     def _begin(self, variant: str, bucket: int, pool: Pool) -> _Task:
         view = self.view.bucket(variant, bucket)
@@ -183,11 +192,10 @@ class Verifier:
         return f"{task.variant}/{self.places.layout.bucket_name(task.bucket)}/{name}"
 
     def _remember(self, task: _Task, wrong: list[tuple[int, str]]) -> None:
-        with self.state.transaction():
-            if wrong:
-                self.state.doubt(task.variant, task.bucket, wrong)
-            if self.sample >= 1:
-                self.state.mark_verified(task.variant, task.bucket)
+        if wrong:
+            self.state.doubt(task.variant, task.bucket, wrong)
+        if self.sample >= 1:
+            self.state.mark_verified(task.variant, task.bucket)
 
     def _check_assets(self, assets: list[Asset], pool: Pool, result: Verification) -> None:
         tasks = []

@@ -7,16 +7,19 @@ what they say is wrong.  That is what a decoder must not take on trust.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 import zstandard
 
 from manifests import codec
 from manifests.columns import U32, Entries, chunk_counts
 from manifests.digest import Digest, digest_bytes
+from manifests.errors import ManifestError
 from manifests.manifest import Removed
 from manifests.model import ManifestRef
 
@@ -180,3 +183,54 @@ class Forgery:
         }
         ref = ManifestRef(**{**stated, **self.ref})
         return Forged(header=header, frames=frames, tail=self.tail, ref=ref)
+
+
+def lies_about_its_size(raw: bytes, stated: int) -> bytes:
+    """One raw block in a frame that states another size (RFC 8878, 3.1.1)."""
+    block = struct.pack("<I", (len(raw) << 3) | 1)[:3] + raw
+    return struct.pack("<IBI", 0xFD2FB528, 0b1010_0000, stated) + block
+
+
+def unsized(raw: bytes) -> bytes:
+    return zstandard.ZstdCompressor(write_content_size=False).compress(raw)
+
+
+def with_a_dictionary(raw: bytes) -> bytes:
+    held = zstandard.ZstdCompressionDict(raw * 3, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    return zstandard.ZstdCompressor(dict_data=held).compress(raw)
+
+
+def skippable(raw: bytes) -> bytes:
+    return struct.pack("<II", 0x184D2A50, len(raw)) + raw
+
+
+# Bytes in the place of a compressed part, made from what should be in it.
+HOSTILE_FRAMES: dict[str, Callable[[bytes], bytes]] = {
+    "no frame": lambda raw: raw,
+    "nothing": lambda _: b"",
+    "no size stated": unsized,
+    "a byte after it": lambda raw: compress(raw) + b"\0",
+    "cut short": lambda raw: compress(raw)[:-1],
+    "with a dictionary": with_a_dictionary,
+    "two frames": lambda raw: compress(raw) + compress(raw),
+    "a frame of nothing, then one": lambda raw: compress(b"") + compress(raw),
+    "a skippable frame": skippable,
+    "a skippable frame, then one": lambda raw: skippable(b"x") + compress(raw),
+    "states too much": lambda raw: lies_about_its_size(raw, len(raw) + 1),
+    "states too little": lambda raw: lies_about_its_size(raw, len(raw) - 1),
+    "states four gibibytes": lambda raw: lies_about_its_size(raw, 2**32 - 1),
+    "more inside": lambda raw: compress(raw + b"\0"),
+    "less inside": lambda raw: compress(raw[:-1]),
+    "nothing inside": lambda _: compress(b""),
+}
+
+
+def peak_bytes_of_refusal(attempt: Callable[[], object]) -> int:
+    """Memory that was needed, at most, to refuse something."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ManifestError):
+            attempt()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
