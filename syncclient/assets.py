@@ -18,7 +18,7 @@ from manifests.errors import StoreError
 from manifests.model import Asset, Descriptor
 from manifests.paths import SafePath
 from syncclient.places import Places
-from syncclient.state import AssetRecord, State, unsure_if_racy
+from syncclient.state import UNSURE, AssetRecord, State, unsure_if_racy
 from syncclient.tree import FileStat, hash_open, open_below, open_regular, stat_of
 
 
@@ -52,28 +52,47 @@ def wanted_assets(descriptor: Descriptor, variants: Iterable[str], *, whole: boo
     return [asset for asset in descriptor.assets if asset.path.parts[0] not in others]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What stands at a path; ``recorded`` if our record holds, b"" is the digest of no file.
+
+    ``mtime_ns`` is what may be recorded of its time.
+    """
+
+    stat: FileStat
+    digest: bytes
+    recorded: bool = False
+    mtime_ns: int = UNSURE
+
+
 def survey_assets(
     wanted: list[Asset], past: Iterable[Descriptor], places: Places, state: State
 ) -> AssetSurvey:
-    """Compare assets with the tree; what was read is recorded.  Blocking."""
+    """Compare assets with the tree; what was read of our own is recorded.  Blocking."""
     survey, records = AssetSurvey(), state.load_assets()
     history: dict[str, set[bytes]] = {}
     for descriptor in past:
         for asset in descriptor.assets:
             history.setdefault(asset.path.text, set()).add(asset.digest.raw)
     for asset in wanted:
-        found = _look(asset.path, places, records, state)
+        found = _look(asset.path, places, records)
         ours = history.get(asset.path.text, set()) | {asset.digest.raw}
         if found is None:
             survey.added.append(asset)
-        elif found[1] == asset.digest.raw:
+            continue
+        if found.digest == asset.digest.raw:
             survey.kept.append(asset)
-        elif found[1] in ours:
-            survey.changed.append((asset, found[0]))
+        elif found.recorded or found.digest in ours:
+            survey.changed.append((asset, found.stat))
         else:
             survey.foreign.append(asset)
+        if not found.recorded and found.digest in ours:
+            known = AssetRecord(
+                size_bytes=found.stat.size_bytes, mtime_ns=found.mtime_ns, digest=found.digest
+            )
+            state.store_asset(asset.path.text, known)
     names = {asset.path.text for asset in wanted}
-    survey.remove = _dropped(history, names, places, records, state)
+    survey.remove = _dropped(history, names, places, records)
     return survey
 
 
@@ -82,22 +101,21 @@ def _dropped(
     wanted: set[str],
     places: Places,
     records: Mapping[str, AssetRecord],
-    state: State,
 ) -> list[tuple[SafePath, FileStat]]:
-    """Assets of an earlier release that are none any more but still have its bytes."""
+    """Assets of an earlier release that are none any more but are still ours."""
     dropped = []
     for text in sorted(history.keys() - wanted):
         path = SafePath(text)
-        found = _look(path, places, records, state)
-        if found is not None and found[1] in history[text]:
-            dropped.append((path, found[0]))
+        # Where a folder of theirs is a file or a link by now, they are not there.
+        with suppress(StoreError):
+            found = _look(path, places, records)
+            if found is not None and (found.recorded or found.digest in history[text]):
+                dropped.append((path, found.stat))
     return dropped
 
 
-def _look(
-    path: SafePath, places: Places, records: Mapping[str, AssetRecord], state: State
-) -> tuple[FileStat, bytes] | None:
-    """Stat and digest of what stands at a path; None for nothing, b"" for no plain file."""
+def _look(path: SafePath, places: Places, records: Mapping[str, AssetRecord]) -> _Found | None:
+    """What stands at a path; None for nothing.  StoreError where a folder is a link or a file."""
     root, folder = places.asset(path)
     try:
         root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -108,34 +126,28 @@ def _look(
     except FileNotFoundError:
         return None
     try:
-        return _look_in(folder_fd, path, records.get(path.text), state)
+        return _look_in(folder_fd, path.parts[-1], records.get(path.text))
     finally:
         os.close(folder_fd)
 
 
-def _look_in(
-    folder_fd: int, path: SafePath, record: AssetRecord | None, state: State
-) -> tuple[FileStat, bytes] | None:
+def _look_in(folder_fd: int, name: str, record: AssetRecord | None) -> _Found | None:
     try:
-        fd = open_regular(path.parts[-1], dir_fd=folder_fd)
+        fd = open_regular(name, dir_fd=folder_fd)
     except FileNotFoundError:
         return None
     except OSError:
-        return FileStat(0, 0, 0), b""
+        return _Found(stat=FileStat(0, 0, 0), digest=b"")
     try:
-        now = stat_of(fd)
+        now, looked_ns = stat_of(fd), time.time_ns()
         if record and (record.size_bytes, record.mtime_ns) == (now.size_bytes, now.mtime_ns):
-            return now, record.digest
-        looked_ns = time.time_ns()
-        with suppress(StoreError):
+            return _Found(stat=now, digest=record.digest, recorded=True)
+        try:
             read = hash_open(fd, with_chunks=False)
-            mtime = unsure_if_racy(np.array([read.stat.mtime_ns], np.int64), looked_ns)
-            known = AssetRecord(
-                size_bytes=read.stat.size_bytes, mtime_ns=int(mtime[0]), digest=read.digest
-            )
-            state.store_asset(path.text, known)
-            return read.stat, read.digest
-        return now, b""
+        except StoreError:
+            return _Found(stat=now, digest=b"")
+        mtime = unsure_if_racy(np.array([read.stat.mtime_ns], np.int64), looked_ns)
+        return _Found(stat=read.stat, digest=read.digest, mtime_ns=int(mtime[0]))
     finally:
         os.close(fd)
 

@@ -297,6 +297,10 @@ class State:
             (path, record.size_bytes, record.mtime_ns, record.digest, self._boot),
         )
 
+    def doubt_asset(self, path: str) -> None:
+        """Note an asset that was read and is not what is recorded of it, as :meth:`doubt` does."""
+        self._rows("UPDATE asset SET digest = ? WHERE path = ?", (bytes(DIGEST_BYTES), path))
+
     # ----------------------------------------------------------------- durability, verification
 
     def unsynced(self) -> bool:

@@ -63,8 +63,9 @@ def listing(roots: Iterable[Path], older_than_s: float = 0.0) -> Iterator[Trashe
 
 def _files(root: Path, run: Path, kind: str) -> Iterator[Trashed]:
     top = run / kind
-    for folder, _, names in os.walk(top):
-        for name in sorted(names):
+    for folder, folders, names in os.walk(top):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        for name in sorted([*names, *links]):
             path = Path(folder, name)
             info = path.lstat()
             yield Trashed(

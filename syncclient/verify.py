@@ -211,7 +211,7 @@ class Verifier:
             there = asset.path.parts[-1] in self._names_there(str(root), folder)
             result.note(asset.path.text, "damaged" if there else "missing")
             if there:
-                self.state.store_asset(asset.path.text, None)
+                self.state.doubt_asset(asset.path.text)
 
 
 def _slices(entries: Entries) -> Iterator[slice]:

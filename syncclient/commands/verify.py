@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from manifests.errors import ConfigError, ExitCode
+from manifests.errors import ConfigError, ExitCode, TransferError
 from manifests.units import format_count, format_size, parse_duration, parse_percent
 from syncclient.assets import wanted_assets
 from syncclient.commands.options import (
@@ -91,7 +91,11 @@ async def _repair(sync: Sync, result: Verification, out: Output) -> bool:
     """Fetch again what is wrong; whether all of it is right now."""
     await sync.look()
     sync.check_guards()
-    report = await sync.carry_out()
+    try:
+        report = await sync.carry_out()
+    except TransferError as error:
+        out.error(error)
+        return False
     tell_report(report, sync, out)
     result.repaired = report.files_added + report.files_changed
     out.summary(bytes_received=report.bytes_received, requests=report.requests)

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,13 @@ from syncclient.cli import main
 
 TIMEOUT_S = 120
 ROOT = Path(__file__).parents[2]
-_COMMAND = (sys.executable, "-c", "import sys; from syncclient.cli import main; sys.exit(main())")
+# As the installed command runs: from its own script, not from the working directory.
+_COMMAND = (
+    sys.executable,
+    "-P",
+    "-c",
+    "import sys; from syncclient.cli import main; sys.exit(main())",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +80,11 @@ def bucketsync(verb: str, *words: str | Path) -> Run:
 class Process:
     """A run in a process of its own."""
 
-    def __init__(self, verb: str, words: list[str], env: Mapping[str, str]) -> None:
+    def __init__(self, verb: str, words: list[str], cwd: Path) -> None:
         self._verb = verb
         self._process = subprocess.Popen(
             [*_COMMAND, verb, *words, "--json"],
-            cwd=ROOT,
-            env={**os.environ, **env},
+            cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -98,6 +103,11 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if it has ended."""
         self._process.send_signal(number)
+
+    def wait_for(self, seconds: float) -> int:
+        """Wait that long at most for the end; TimeoutExpired if it goes on."""
+        self._process.communicate(timeout=seconds)
+        return self._process.returncode
 
     def wait(self) -> int:
         """Wait for the end, whatever it is: the exit code, negative for a signal."""
@@ -123,9 +133,9 @@ class Process:
 
 
 @contextmanager
-def started(verb: str, *words: str | Path, **env: str) -> Iterator[Process]:
+def started(verb: str, *words: str | Path, cwd: Path = ROOT) -> Iterator[Process]:
     """A verb in a process of its own, which ends with the context."""
-    process = Process(verb, [str(word) for word in words], env)
+    process = Process(verb, [str(word) for word in words], cwd)
     try:
         yield process
     finally:

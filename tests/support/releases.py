@@ -88,9 +88,14 @@ class Publisher:
         return self.editions[self.descriptors[-1].release]
 
     def publish(
-        self, name: str, files: Files, assets: Mapping[str, bytes] | None = None
+        self,
+        name: str,
+        files: Files,
+        assets: Mapping[str, bytes] | None = None,
+        *,
+        store: bool = True,
     ) -> Edition:
-        """Sign a release whose base is the one before; files that did not change cost nothing."""
+        """Sign a release whose base is the one before; ``store`` writes the files of its layer."""
         edition = Edition(name=name, files=dict(files), assets=dict(assets or {}))
         before = self.newest.files if self.editions else {}
         date = FIRST_DATE + DAY_S * len(self.descriptors)
@@ -98,7 +103,7 @@ class Publisher:
         own = LayerRef(
             name=name,
             date=date,
-            manifests={v: self._layer(name, v, files, before, date) for v in variants},
+            manifests={v: self._manifest(v, files, before) for v in variants},
         )
         past = self.descriptors[-1] if self.descriptors else None
         descriptor = Descriptor(
@@ -111,6 +116,8 @@ class Publisher:
             totals={v: _totals(v, files) for v in sorted({variant for variant, _ in files})},
             assets=tuple(self._asset(path, data) for path, data in sorted(edition.assets.items())),
         )
+        if store:
+            self._store_files(own, files, before)
         self._sign(f"{name}.msgpack", descriptor.encode(), _custom(descriptor))
         self.descriptors.append(descriptor)
         self.editions[name] = edition
@@ -137,23 +144,25 @@ class Publisher:
         self._put_object(data)
         return Asset(path=asset_path(path), size_bytes=len(data), digest=Digest.of(data))
 
-    def _layer(
-        self, layer: str, variant: str, files: Files, before: Files, date: int
-    ) -> ManifestRef:
+    def _manifest(self, variant: str, files: Files, before: Files) -> ManifestRef:
         put = {
             number: value
             for (of, number), value in files.items()
             if of == variant and before.get((of, number)) != value
         }
         gone = [n for of, n in before if of == variant and (of, n) not in files]
-        for number, (extension, data) in put.items():
-            path = self.repo / "files" / layer / LAYOUT.entry_path(variant, number, extension).text
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-            os.utime(path, (date, date))
         data, ref = manifest.encode(entries_of(put), _removed(gone), LAYOUT.buckets)
         self._put_object(data)
         return ref
+
+    def _store_files(self, layer: LayerRef, files: Files, before: Files) -> None:
+        for (variant, number), (extension, data) in files.items():
+            if before.get((variant, number)) != (extension, data):
+                name = LAYOUT.entry_path(variant, number, extension).text
+                path = self.repo / "files" / layer.name / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+                os.utime(path, (layer.date, layer.date))
 
     def _put_object(self, data: bytes) -> None:
         digest = Digest.of(data)

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -81,6 +82,18 @@ def file_of(tree: Path, number: int) -> Path:
     return found
 
 
+def rest(tree: Path) -> None:
+    """Give every folder a time long past."""
+    for folder in tree.glob("*/0*"):
+        os.utime(folder, ns=(7, 7))
+
+
+def convert(tree: Path) -> None:
+    """Overwrite every original."""
+    for path in tree.glob("original/*/*"):
+        path.write_bytes(b"converted")
+
+
 async def test_a_complete_tree_has_nothing_to_do(tree: Path) -> None:
     events: list[Event] = []
     survey = await look(tree, events=events)
@@ -132,8 +145,7 @@ async def test_what_is_too_young_is_read_again(tree: Path) -> None:
 
 async def test_quick_believes_folders(tree: Path) -> None:
     # A first look settles every bucket whose folder has been at rest for two seconds.
-    for folder in tree.glob("*/0*"):
-        os.utime(folder, ns=(7, 7))
+    rest(tree)
     assert counts(await look(tree)) == {"kept": 200}
     file_of(tree, 2).write_bytes(b"an edit in place, which quick does not see")
     file_of(tree, 3).unlink()
@@ -157,8 +169,7 @@ async def test_a_disk_that_is_gone_is_not_a_tree_to_fill(tree: Path) -> None:
 
 
 async def test_files_that_were_all_changed_are_no_missing_disk(tree: Path) -> None:
-    for path in tree.glob("original/*/*"):
-        path.write_bytes(b"converted")
+    convert(tree)
     assert counts(await look(tree)) == {"kept": 50, "foreign": 150}
 
 
@@ -169,7 +180,7 @@ async def test_a_folder_that_is_a_link_is_never_read_as_empty(tree: Path) -> Non
         await look(tree)
 
 
-async def test_a_cancel_waits_for_the_thread_and_stops_it(tree: Path) -> None:
+async def test_a_cancel_waits_for_the_thread_and_stops_it() -> None:
     """Nobody may close the state under a survey that goes on in its thread."""
     begun = threading.Event()
     stop = threading.Event()
@@ -199,9 +210,8 @@ def test_a_pool_that_was_stopped_begins_nothing(tree: Path) -> None:
         results = pool.map(hash_task, [task] * 100)
         assert next(results) == [first, None]
         stop.set()
-        with pytest.raises(BaseException, match="^$") as caught:
+        with pytest.raises(CancelledError):
             list(results)
-        assert type(caught.value).__name__ == "CancelledError"
 
 
 def test_processes_hash_like_threads(tree: Path) -> None:

@@ -160,7 +160,9 @@ async def test_a_dead_host_is_given_up_and_named(publisher: Publisher, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "bad", [refuse(500), refuse(403), flip, refuse(404), refuse(410)], ids=str
+    "bad",
+    [refuse(500), refuse(403), flip, refuse(404), refuse(410)],
+    ids=["500", "403", "flip", "404", "410"],
 )
 async def test_a_bad_host_costs_no_file(publisher: Publisher, tmp_path: Path, bad: Script) -> None:
     result = await transfer(publisher, every(publisher, tmp_path), bad, honest)

@@ -121,8 +121,8 @@ def test_repair_replaces_damage_and_moves_the_users_aside(
 def test_a_repair_that_finds_no_host_leaves_the_damage_told(tree: Path) -> None:
     flip_bit(file_of(tree, 7))
     done = verify(tree, "--repair")
-    assert done.code in {4, 5}
-    assert done["files_damaged"] == 1
+    assert (done.code, done["files_damaged"], done["files_repaired"]) == (4, 1, 0)
+    assert "cannot be reached" in done.error
     assert verify(tree).code == 4
 
 
@@ -168,7 +168,7 @@ def test_a_resumed_round_leaves_out_what_was_read(tree: Path) -> None:
 
 
 def test_tasks_are_bounded_in_files_and_bytes() -> None:
-    small = {number: ("jpg", b"x") for number in range(10, 10_010, 10)}
+    small = dict.fromkeys(range(10, 10_010, 10), ("jpg", b"x"))
     pieces = list(_slices(entries_of(small)))
     assert max(piece.stop - piece.start for piece in pieces) == 256
     assert pieces[0].start == 0

@@ -1,0 +1,143 @@
+"""``kill -9`` of a clone and of an upgrade at any instant, then the same command.
+
+After each kill no visible file is wrong; the last run makes the same tree as an undisturbed one;
+and no byte of a file that was finished is asked for again.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manifests.paths import PRIVATE_FOLDER
+from tests.support.client import Process, bucketsync, contents, started
+from tests.support.rawhost import Exchange, RawHost, raw_host, repository_content, slow
+from tests.support.releases import Publisher, make_publisher, random_files
+
+KILLS = 20
+# Larger than the gaps that are fetched along: a finished file between two missing ones counts.
+FILE_BYTES = 6000
+FILES = 400
+# A bucket comes in about a second: some finish before a kill, some do not.
+PACE_BYTES_S = 250_000
+
+
+@pytest.fixture
+def publisher(tmp_path: Path) -> Publisher:
+    made = make_publisher(tmp_path / "publisher")
+    first = random_files(range(1, FILES + 1), size_bytes=FILE_BYTES)
+    made.publish("y1", first, {"README": b"one"})
+    changed = random_files(range(1, 100), size_bytes=FILE_BYTES, seed="y2")
+    added = random_files(range(FILES + 1, 2 * FILES), size_bytes=FILE_BYTES)
+    gone = {("original", number) for number in range(200, 220)}
+    second = {key: data for key, data in (first | changed | added).items() if key not in gone}
+    made.publish("y2", second, {"README": b"two"})
+    return made
+
+
+@pytest.fixture
+def host(publisher: Publisher) -> Iterator[RawHost]:
+    with raw_host(repository_content(publisher.repo), slow(PACE_BYTES_S)) as running:
+        yield running
+
+
+def die(process: Process, delay_s: float) -> bool:
+    """Kill after a while, unless it has ended before; whether it was killed."""
+    try:
+        process.wait_for(delay_s)
+    except subprocess.TimeoutExpired:
+        process.send(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def places(publisher: Publisher) -> dict[str, dict[str, tuple[int, int]]]:
+    """For each pack, the span of bytes of each path of a tree that lies in it."""
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    for folder in publisher.repo.glob("files/*/*/*"):
+        start, spans = 0, {}
+        for file in sorted(folder.iterdir(), key=lambda path: int(path.stem)):
+            stop = start + file.stat().st_size
+            spans["/".join(file.parts[-3:])] = (start, stop)
+            start = stop
+        found["packs/" + "/".join(folder.parts[-3:])] = spans
+    return found
+
+
+def fetched_again(
+    log: list[Exchange], finished: set[str], packs: dict[str, dict[str, tuple[int, int]]]
+) -> list[str]:
+    """The finished files of which a byte was asked for."""
+    again = []
+    for exchange in log:
+        for path, (first, last) in packs.get(exchange.path, {}).items():
+            asked = exchange.request.spans or []
+            if path in finished and any(start < last and first < stop for start, stop in asked):
+                again.append(path)
+        again += [path for path in finished if exchange.path.endswith(path)]
+    return again
+
+
+def right(tree: Path, editions: list[dict[str, bytes]]) -> dict[str, bytes]:
+    """What is visible in a tree; all of it must be the bytes of one of the editions."""
+    found = contents(tree) if tree.exists() else {}
+    wrong = [path for path, data in found.items() if all(e.get(path) != data for e in editions)]
+    assert wrong == []
+    return found
+
+
+def kill_often(  # noqa: PLR0913 (a job, and all that it is held against)
+    words: tuple[str, ...],
+    tree: Path,
+    publisher: Publisher,
+    host: RawHost,
+    old: dict[str, bytes],
+    new: dict[str, bytes],
+) -> None:
+    source = random.Random(" ".join(words))  # noqa: S311
+    packs, killed = places(publisher), 0
+    for _ in range(KILLS):
+        finished = {
+            path for path, data in right(tree, [old, new]).items() if new.get(path) == data
+        }
+        before = len(host.log)
+        with started(*words) as process:
+            ended = not die(process, source.uniform(0.4, 2.5))
+        assert fetched_again(host.log[before:], finished, packs) == []
+        if ended:
+            break
+        killed += 1
+    assert killed >= 3
+    before = len(host.log)
+    finished = {path for path, data in right(tree, [old, new]).items() if new.get(path) == data}
+    assert bucketsync(*words).code == 0
+    assert fetched_again(host.log[before:], finished, packs) == []
+    assert contents(tree) == new
+    staging = tree / PRIVATE_FOLDER / "staging"
+    assert list(staging.iterdir()) == []
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"], ids=["one process", "worker processes"])
+def test_a_clone_survives(publisher: Publisher, host: RawHost, tmp_path: Path, jobs: str) -> None:
+    tree, new = tmp_path / "tree", publisher.editions["y1"].tree()
+    words = ("clone", host.url, str(tree), "--release", "y1", "--jobs", jobs)
+    kill_often(words, tree, publisher, host, {}, new)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"], ids=["one process", "worker processes"])
+def test_an_upgrade_survives(
+    publisher: Publisher, host: RawHost, tmp_path: Path, jobs: str
+) -> None:
+    tree = tmp_path / "tree"
+    old, new = (publisher.editions[name].tree() for name in ("y1", "y2"))
+    host.script = lambda _, answer: answer
+    assert bucketsync("clone", host.url, tree, "--release", "y1").code == 0
+    host.script = slow(PACE_BYTES_S)
+    words = ("upgrade", str(tree), "--delete", "--jobs", jobs)
+    kill_often(words, tree, publisher, host, old, new)
