@@ -85,9 +85,12 @@ class Repository:
         return self.stages / secrets.token_hex(8)
 
     def remove_stages(self) -> None:
-        """Take away what earlier runs did not finish."""
-        if self.stages.exists():
-            shutil.rmtree(self.stages)
+        """Take away what earlier runs did not finish.
+
+        A worker of a run that was just killed may still be making a file in its own stage: what
+        cannot be taken away for that goes next time.
+        """
+        shutil.rmtree(self.stages, ignore_errors=True)
 
     def remove_layer(self, layer: str) -> None:
         """Take away everything of a layer that was never signed."""

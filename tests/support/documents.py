@@ -69,12 +69,11 @@ def commands(block: Block) -> list[Command]:
     for number, line in enumerate(block.text.splitlines(), block.line + 1):
         if line.startswith(_PROMPT):
             found.append(Command(text=line.removeprefix(_PROMPT), output="", line=number))
-            continue
-        last = found.pop()
-        if line.startswith(_MORE) and not last.output:
-            found.append(replace(last, text=f"{last.text}\n{line.removeprefix(_MORE)}"))
-        else:
-            found.append(replace(last, output=f"{last.output}{line}\n"))
+        elif found and line.startswith(_MORE) and not found[-1].output:
+            more = line.removeprefix(_MORE)
+            found[-1] = replace(found[-1], text=f"{found[-1].text}\n{more}")
+        elif found:
+            found[-1] = replace(found[-1], output=f"{found[-1].output}{line}\n")
     return found
 
 

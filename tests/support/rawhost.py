@@ -318,6 +318,11 @@ def flip(_: Request, answer: Answer) -> Answer:
     return replace(answer, body=bytes(body))
 
 
+def garble(_: Request, answer: Answer) -> Answer:
+    """Every byte wrong, and none missing."""
+    return replace(answer, body=answer.body.translate(bytes(range(255, -1, -1))))
+
+
 def slow(pace_bytes_s: float) -> Script:
     """Send bodies at a pace."""
     return lambda _, answer: replace(answer, pace_bytes_s=pace_bytes_s)

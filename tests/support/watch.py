@@ -13,7 +13,6 @@ from pathlib import Path
 _EVENT = struct.Struct("iIII")
 _KINDS = {
     0x00000002: "modified",
-    0x00000008: "written",
     0x00000040: "moved away",
     0x00000080: "moved here",
     0x00000100: "created",
