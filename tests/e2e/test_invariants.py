@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,7 +46,7 @@ SIZE_BYTES = 6000
 
 @pytest.fixture(scope="module")
 def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
-    """Two releases; the second changes ids 1 to 12, drops 21 to 24, renames 31, adds 201 to 220."""
+    """Two releases; the second changes ids 1 to 12, drops 21 to 24, renames 31, adds 201 on."""
     made = make_publisher(tmp_path_factory.mktemp("releases"))
     first = random_files(range(1, 101), size_bytes=SIZE_BYTES)
     first |= random_files(range(1, 31), variant="512px", size_bytes=500)
@@ -93,7 +92,7 @@ def upgrade(tree: Path, host: RawHost, *flags: str | Path) -> Run:
     return bucketsync("upgrade", tree, "--mirror", host.url, *flags)
 
 
-# --------------------------------------------------------------------------- 1. whole or not at all
+# ---------------------------------------------------------------- 1. whole or not at all
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
@@ -136,7 +135,7 @@ def test_a_host_of_nothing_but_wrong_bytes_places_nothing(
     assert done["files_added"] == 2
 
 
-# --------------------------------------------------------------------------- 3. deletions
+# ---------------------------------------------------------------- 3. deletions
 
 
 def dropped(publisher: Publisher) -> set[str]:
@@ -217,7 +216,7 @@ def test_nothing_is_deleted_where_something_could_not_be_had(
     assert failed["path"] == "original/0001/201.png"
 
 
-# --------------------------------------------------------------------------- 4. ours and the user's
+# ---------------------------------------------------------------- 4. ours and the user's
 
 
 def test_our_older_versions_are_replaced_without_delete(
@@ -304,7 +303,7 @@ def test_an_edit_in_the_same_moment_is_noticed(tree: Path, host: RawHost) -> Non
     assert trashed(tree) == {f"aside/original/0002/{path.name}": b"u" * info.st_size}
 
 
-# --------------------------------------------------------------------------- 5. nothing outside
+# ---------------------------------------------------------------- 5. nothing outside
 
 
 @pytest.mark.parametrize("level", ["original", "original/0001", "original/0001/1.png"])
@@ -378,7 +377,7 @@ def test_a_release_runs_no_code_where_the_client_is_called(tmp_path: Path) -> No
     assert not (tree / "taken over").exists()
 
 
-# --------------------------------------------------------------------------- 6. memory and disk
+# ---------------------------------------------------------------- 6. memory and disk
 
 
 def tiny_content(publisher: Publisher, count: int) -> Callable[[str], bytes | None]:
@@ -407,9 +406,11 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         publisher = make_publisher(folder)
         files = {("original", n): ("jpg", n.to_bytes(8, "big")) for n in range(1, count + 1)}
         publisher.publish("y1", files, store=False)
-        with raw_host(tiny_content(publisher, count)) as host:
-            with started("clone", host.url, folder / "tree", "--jobs", "2") as process:
-                peaks[count] = process.peak_bytes()
+        with (
+            raw_host(tiny_content(publisher, count)) as host,
+            started("clone", host.url, folder / "tree", "--jobs", "2") as process,
+        ):
+            peaks[count] = process.peak_bytes()
         assert len(list((folder / "tree").glob("original/*/*"))) == count
         shutil.rmtree(folder)
     assert (peaks[20_000] - peaks[4_000]) / 16_000 < 1000
@@ -447,7 +448,11 @@ def test_variants_on_one_disk_need_their_room_together(
         assert done.code == 7
 
 
-# --------------------------------------------------------------------------- 7. exit codes
+# ---------------------------------------------------------------- 7. exit codes
+
+
+def no_readme(request: Request, answer: Answer) -> Answer:
+    return Answer(status=410) if request.path.endswith(digest_bytes(b"one").hex()) else answer
 
 
 @pytest.mark.parametrize(
@@ -455,7 +460,7 @@ def test_variants_on_one_disk_need_their_room_together(
     [
         for_paths("files/y1/original/0003/3.", refuse(404)),
         for_paths("files/y1/original/0003/3.", flip),
-        for_paths("objects/", lambda request, answer: _no_readme(request, answer)),
+        for_paths("objects/", no_readme),
     ],
     ids=["missing", "wrong", "asset"],
 )
@@ -470,10 +475,6 @@ def test_zero_only_for_a_complete_tree(
     assert missing == {failed["path"]}
     status = bucketsync("status", tmp_path / "tree", "--offline")
     assert (status.code, status["files_missing"]) == (3, 1)
-
-
-def _no_readme(request: Request, answer: Answer) -> Answer:
-    return Answer(status=410) if request.path.endswith(digest_bytes(b"one").hex()) else answer
 
 
 def test_what_the_release_itself_lacks_is_complete(tmp_path: Path) -> None:
