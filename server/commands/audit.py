@@ -10,15 +10,15 @@ from pathlib import Path
 
 from manifests.errors import ConfigError, ExitCode, ManifestError
 from manifests.paths import Layout
-from server.announce import show_findings
-from server.audit import AuditReport, audit_files
-from server.crew import Crew, available_cpus
-from server.findings import Severity, StrayLog, counted
-from server.inspection import FileTable, inspect_bucket, merge_files
-from server.metadata import find_metadata
+from server.audit.announce import show_findings
+from server.audit.auditing import AuditReport, audit_files
+from server.audit.findings import Severity, StrayLog, counted
+from server.audit.inspection import FileTable, inspect_bucket, merge_files
+from server.audit.metadata import find_metadata
+from server.audit.posts import PostTable, merge_posts, read_posts
+from server.audit.report import write_page
 from server.output import Output
-from server.posts import PostTable, merge_posts, read_posts
-from server.report import write_page
+from server.publishing.crew import Crew, available_cpus
 from server.walk import find_variants, walk_variant
 
 

@@ -15,16 +15,16 @@ import numpy as np
 from manifests.errors import ConfigError, ExitCode
 from manifests.notices import Notices
 from manifests.units import format_count, format_duration, format_size
-from server.announce import show_findings
-from server.crew import Crew, available_cpus
-from server.findings import Severity, counted
-from server.links import Method
-from server.order import NEWEST_BASE, NO_BASE, Order
+from server.audit.announce import show_findings
+from server.audit.findings import Severity, counted
 from server.output import Output
-from server.publish import Draft, Publication, Published
+from server.publishing.crew import Crew, available_cpus
+from server.publishing.links import Method
+from server.publishing.order import NEWEST_BASE, NO_BASE, Order
+from server.publishing.publication import Draft, Publication, Published
+from server.publishing.work import Counts
 from server.repository import Repository
 from server.signing import open_signing
-from server.work import Counts
 
 _METHODS: Final = {
     "auto": (Method.REFLINK, Method.COPY),

@@ -19,9 +19,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from manifests.errors import ExitCode, SyncError
 from manifests.units import format_count, format_duration, format_size
-from server.app import METRICS, ServeConfig, make_app
+from server.hosting.app import METRICS, ServeConfig, make_app
+from server.hosting.ranges import MAX_RANGE_HEADER_BYTES
 from server.output import Output
-from server.ranges import MAX_RANGE_HEADER_BYTES
 
 # How long an answer under way may go on after a signal to stop.
 SHUTDOWN_S: Final = 5.0

@@ -410,7 +410,9 @@ def expire(tree: Path, small: Publisher, tmp_path: Path) -> Path:
     metadata = repo / "tuf/metadata"
     names = {"timestamp.json": "timestamp.json"}
     for role in ("snapshot", "targets"):
-        newest = max(metadata.glob(f"*.{role}.json"), key=lambda path: int(path.name.split(".")[0]))
+        newest = max(
+            metadata.glob(f"*.{role}.json"), key=lambda path: int(path.name.split(".")[0])
+        )
         names[newest.name] = f"{role}.json"
     for name, kept in names.items():
         shutil.copyfile(metadata / name, tree / ".bucketsync/tuf" / kept)
@@ -484,7 +486,9 @@ def test_an_upgrade_says_what_expired_and_finishes_what_was_begun(
 
 def load_url(tree: Path) -> str:
     (line,) = [
-        line for line in (tree / ".bucketsync/config.toml").read_text().splitlines() if "://" in line
+        line
+        for line in (tree / ".bucketsync/config.toml").read_text().splitlines()
+        if "://" in line
     ]
     return line.split('"')[1]
 
@@ -565,9 +569,7 @@ def test_a_folder_without_any_variant_is_not_adopted(host: RawHost, tmp_path: Pa
 
 
 @pytest.mark.parametrize("damage", ["garbage", "newer", "gone", "torn"])
-def test_a_lost_state_costs_time_and_no_bytes(
-    tree: Path, small: Publisher, damage: str
-) -> None:
+def test_a_lost_state_costs_time_and_no_bytes(tree: Path, small: Publisher, damage: str) -> None:
     path = tree / ".bucketsync/state.db"
     if damage == "gone":
         path.unlink()
@@ -740,7 +742,9 @@ def test_a_dry_run_writes_no_file(host: RawHost, tree: Path, tmp_path: Path) -> 
     assert bucketsync("status", tmp_path / "new").code == 10
 
 
-def test_an_older_release_is_an_upgrade_too(host: RawHost, small: Publisher, tmp_path: Path) -> None:
+def test_an_older_release_is_an_upgrade_too(
+    host: RawHost, small: Publisher, tmp_path: Path
+) -> None:
     tree = tmp_path / "tree"
     assert bucketsync("clone", host.url, tree).code == 0
     done = bucketsync("upgrade", tree, "--to", "y1", "--delete", "--max-delete", "20")
@@ -787,9 +791,7 @@ def garbled_metadata(request: Request, answer: Answer) -> Answer:
     "script",
     [for_paths("tuf/metadata/", garbled_metadata), for_paths("tuf/targets/", garble)],
 )
-def test_what_is_not_signed_is_refused(
-    small: Publisher, tmp_path: Path, script: Script
-) -> None:
+def test_what_is_not_signed_is_refused(small: Publisher, tmp_path: Path, script: Script) -> None:
     with raw_host(small.repo, script) as host:
         done = clone(host, tmp_path / "tree", *ONCE)
     assert done.code == 6

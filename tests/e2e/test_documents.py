@@ -1,4 +1,4 @@
-"""What the how-tos tell a reader to type does what they say (the rules: tests/support/terminal.py)."""
+"""What the how-tos tell a reader to type does what they say (rules: tests/support/terminal.py)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from manifests.errors import ExitCode
 from manifests.units import format_count
 from server.cli import main
-from server.ranges import MAX_RANGE_HEADER_BYTES
+from server.hosting.ranges import MAX_RANGE_HEADER_BYTES
 from tests.support.byteranges import parts_of
 from tests.support.host import TIMEOUT_S, Answer, Host, ask, running_host, send_raw
 from tests.support.world import World, make_world

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer
 
-from server.app import ServeConfig, make_app
 from server.commands.serve import SHUTDOWN_S
+from server.hosting.app import ServeConfig, make_app
 from tests.support.byteranges import parts_of
 from tests.support.host import TIMEOUT_S, Host, running_host
 from tests.support.world import World, make_world

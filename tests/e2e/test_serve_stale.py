@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.joined import MAX_NAMED
+from server.hosting.joined import MAX_NAMED
 from tests.support.host import TIMEOUT_S, Host, ask, running_host
 from tests.support.world import World, make_world
 

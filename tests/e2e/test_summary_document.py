@@ -168,7 +168,9 @@ def documented_events(program: str) -> dict[str, frozenset[str]]:
     found = rows(chapter(f"Events of {program}"))
     documented = documented_summaries("bucketsync")["plan"]
     fields = {words(row[0])[0]: frozenset(words(row[1])) for row in found}
-    return {name: frozenset(documented) if name == "plan" else held for name, held in fields.items()}
+    return {
+        name: frozenset(documented) if name == "plan" else held for name, held in fields.items()
+    }
 
 
 @pytest.mark.parametrize("program", _PROGRAMS)

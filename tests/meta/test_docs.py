@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import generate_reference
 from docs.generate_reference import verbs_of
 from manifests.errors import ExitCode
 from server.cli import build_parser as publisher_parser
@@ -90,13 +91,11 @@ def test_the_command_line_reference_is_what_the_programs_say() -> None:
 
 
 def test_a_stale_reference_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from docs import generate_reference as generator
-
     stale = tmp_path / "cli.md"
-    stale.write_text(generator.reference().replace("--release", "--edition", 1))
-    monkeypatch.setattr(generator, "PATH", stale)
+    stale.write_text(generate_reference.reference().replace("--release", "--edition", 1))
+    monkeypatch.setattr(generate_reference, "PATH", stale)
     monkeypatch.setattr(sys, "argv", ["generate_reference.py", "--check"])
-    assert generator.main() == 1
+    assert generate_reference.main() == 1
     assert "--edition" in stale.read_text()
 
 
@@ -123,7 +122,9 @@ def test_every_exit_code_is_explained() -> None:
 def test_every_transport_setting_is_explained() -> None:
     rows = [row.split("|") for row in section(REFERENCE / "settings.md", "Transport").splitlines()]
     documented = {
-        row[1].strip(" `"): (row[2].strip(" `"), row[3].strip(" `")) for row in rows if len(row) > 5
+        row[1].strip(" `"): (row[2].strip(" `"), row[3].strip(" `"))
+        for row in rows
+        if len(row) > 5
     }
     flags = {
         action.dest: action.option_strings[-1]

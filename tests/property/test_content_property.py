@@ -7,7 +7,7 @@ import tempfile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.content import Content, inspect_bytes, inspect_open
+from server.audit.content import Content, inspect_bytes, inspect_open
 from tests.support import media
 
 WHOLE = (

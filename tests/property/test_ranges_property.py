@@ -7,7 +7,7 @@ from http import HTTPStatus
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from server.ranges import (
+from server.hosting.ranges import (
     MAX_OVERLAPS,
     ByteRange,
     RangeRefusedError,

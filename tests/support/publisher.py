@@ -26,7 +26,7 @@ from manifests.notices import Notices
 from manifests.paths import Layout
 from server.cli import main
 from server.commands.init import init_repository
-from server.lineage import LayerFile, bucket_entries
+from server.publishing.lineage import LayerFile, bucket_entries
 from server.repository import Repository
 from server.signing import Settings
 from syncclient.trust import TrustStore, fetch_target, refresh

@@ -81,9 +81,7 @@ class Terminal:
     def _run(self, text: str) -> str:
         """Run a command where the last one left off; what it prints, with the shown addresses."""
         place = self.home / ".folder"
-        script = (
-            f"(exit {self.status}); {self._real(text)}\nstatus=$?; pwd >{place}; exit $status"
-        )
+        script = f"(exit {self.status}); {self._real(text)}\nstatus=$?; pwd >{place}; exit $status"
         done = subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,

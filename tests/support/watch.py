@@ -1,4 +1,4 @@
-"""What happens to names in some folders, as the kernel tells it: nothing is missed (inotify(7))."""
+"""What happens to names in some folders, as the kernel tells it (inotify(7)): none is missed."""
 
 from __future__ import annotations
 

@@ -9,13 +9,13 @@ import pytest
 
 from manifests.paths import Layout
 from manifests.rows import PostRow, RowFault
-from server.audit import AuditReport, audit_files
-from server.content import Kind, Problem
-from server.findings import MAX_STRAYS, Finding, FindingKind, Severity, StrayLog
-from server.inspection import FileTable
-from server.metadata import BadRow
-from server.posts import PostTable, collect_posts
-from server.tables import FILE_ROW
+from server.audit.auditing import AuditReport, audit_files
+from server.audit.content import Kind, Problem
+from server.audit.findings import MAX_STRAYS, Finding, FindingKind, Severity, StrayLog
+from server.audit.inspection import FileTable
+from server.audit.metadata import BadRow
+from server.audit.posts import PostTable, collect_posts
+from server.audit.tables import FILE_ROW
 from server.walk import Stray, StrayKind
 
 LAYOUT = Layout(buckets=10, digits=2)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server import media as media_module
-from server.content import (
+from server.audit import media as media_module
+from server.audit.content import (
     Content,
     Kind,
     Problem,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from manifests.paths import Layout
-from server.content import Content, Kind, Problem
-from server.inspection import inspect_bucket, inspect_file, merge_files
+from server.audit.content import Content, Kind, Problem
+from server.audit.inspection import inspect_bucket, inspect_file, merge_files
 from server.walk import StrayKind
 from tests.support import media
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.joined import (
+from server.hosting.joined import (
     BATCH_BYTES,
     HELD_BYTES,
     LARGE_BYTES,
@@ -25,8 +25,8 @@ from server.joined import (
     push_large,
     touched_rows,
 )
-from server.ranges import ByteRange, Reply
-from server.sending import Stretch, turns
+from server.hosting.ranges import ByteRange, Reply
+from server.hosting.sending import Stretch, turns
 
 SIZES = (3, 0, 1, 5, 0, 0, 2, 4, 0)
 

@@ -17,9 +17,9 @@ import zstandard
 
 from manifests.errors import ConfigError
 from manifests.rows import PostRow, RowFault, parse_row
-from server import metadata
-from server.metadata import BadRow, find_metadata, iter_rows
-from server.posts import BANNED, DELETED, collect_posts, merge_posts, read_posts
+from server.audit import metadata
+from server.audit.metadata import BadRow, find_metadata, iter_rows
+from server.audit.posts import BANNED, DELETED, collect_posts, merge_posts, read_posts
 
 Pack = Callable[[bytes], bytes]
 

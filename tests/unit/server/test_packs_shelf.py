@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import StoreError
-from server.catalog import ServedLayer, load_catalog
-from server.packs import DEFAULT_CACHE_BYTES, Pack, PackReader, PackShelf
+from server.hosting.catalog import ServedLayer, load_catalog
+from server.hosting.packs import DEFAULT_CACHE_BYTES, Pack, PackReader, PackShelf
 from tests.support.world import World, make_world
 
 

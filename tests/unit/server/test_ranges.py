@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import pytest
 
-from server.ranges import (
+from server.hosting.ranges import (
     MAX_RANGES,
     ByteRange,
     RangeRefusedError,

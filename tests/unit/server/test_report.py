@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from server import thumbnails
-from server.audit import AuditReport
-from server.findings import Finding, FindingKind, Item, Severity
-from server.report import render_page, write_page
-from server.thumbnails import thumbnail
+from server.audit import thumbnails
+from server.audit.auditing import AuditReport
+from server.audit.findings import Finding, FindingKind, Item, Severity
+from server.audit.report import render_page, write_page
+from server.audit.thumbnails import thumbnail
 from tests.support import media
 
 NOW = datetime(2022, 3, 4, 5, 6, tzinfo=UTC)

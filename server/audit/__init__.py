@@ -1,0 +1,1 @@
+"""The audit: metadata against files, and what is wrong with each file, as tables and a page."""

@@ -1,0 +1,1 @@
+"""Hosting: a repository over HTTP, with virtual packs, ranges and metrics."""

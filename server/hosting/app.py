@@ -1,0 +1,158 @@
+"""The web application of one repository: parts put together, and errors turned into answers."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from manifests.errors import SyncError
+from manifests.paths import parse_entry_name
+from server.hosting.catalog import CatalogWatch
+from server.hosting.handlers import REVALIDATE, Handlers
+from server.hosting.joined import StaleFilesError
+from server.hosting.metrics import Metrics
+from server.hosting.packs import DEFAULT_CACHE_BYTES, PackReader, PackShelf
+from server.hosting.sending import STALL_S, Sender
+
+METRICS: Final = web.AppKey("metrics", Metrics)
+# Reads wait for disks, not for processors: enough to keep an array of disks busy.
+_THREADS_PER_CPU: Final = 4
+_MAX_THREADS: Final = 32
+# Nothing that a dataset holds, such as an SVG or an HTML page, may run scripts in a host's name.
+_SAFETY: Final = {
+    "Server": "bucketsync",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeConfig:
+    """What to serve and how.
+
+    ``warn`` takes one line about a request that could not be answered as it should.  A client that
+    takes nothing for ``stall_s`` is cut off.  ``cache_bytes`` bounds the memory for decoded
+    buckets, ``threads`` how many reads go on at once.
+    """
+
+    repo: Path
+    warn: Callable[[str], None]
+    stall_s: float = STALL_S
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    threads: int = min(_MAX_THREADS, _THREADS_PER_CPU * (os.cpu_count() or 1))
+
+
+def make_app(config: ServeConfig) -> web.Application:
+    """The application; its start reads the repository and raises ConfigError if it is none.
+
+    It speaks plain HTTP: TLS is the work of a proxy in front.
+    """
+    metrics = Metrics()
+    executor = ThreadPoolExecutor(config.threads, thread_name_prefix="read")
+    watch = CatalogWatch(config.repo, executor, config.warn)
+    handlers = Handlers(
+        repo=config.repo,
+        watch=watch,
+        shelf=PackShelf(PackReader(config.repo), executor, config.cache_bytes),
+        sender=Sender(executor, metrics, config.warn, config.stall_s),
+        counters=metrics,
+    )
+
+    async def lifetime(_: web.Application) -> AsyncIterator[None]:
+        mimetypes.init()
+        try:
+            await watch.start()
+            yield
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+    app = web.Application(
+        middlewares=[_counting(metrics), _answering_errors(metrics, config.warn)]
+    )
+    app[METRICS] = metrics
+    app.cleanup_ctx.append(lifetime)
+    app.on_response_prepare.append(_add_safety)
+    app.add_routes(handlers.routes())
+    return app
+
+
+async def _add_safety(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_SAFETY)
+
+
+def _counting(metrics: Metrics) -> Middleware:
+    """Count every request by the name of its route and its status."""
+
+    @web.middleware
+    async def count(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started_at = time.perf_counter()
+        status = int(HTTPStatus.INTERNAL_SERVER_ERROR)
+        metrics.in_flight += 1
+        try:
+            response = await handler(request)
+            status = response.status
+        finally:
+            metrics.in_flight -= 1
+            resource = request.match_info.route.resource
+            name = (resource.name if resource else None) or "none"
+            metrics.count(name, status, time.perf_counter() - started_at)
+        return response
+
+    return count
+
+
+def _answering_errors(metrics: Metrics, warn: Callable[[str], None]) -> Middleware:
+    """Turn errors into answers, with one line each in the log where a host must act."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            allow = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+            return _plain(HTTPStatus(error.status), allow)
+        except StaleFilesError as error:
+            metrics.refused_files += error.count
+            warn(f"{request.path}: 410: {error}")
+            return _gone(error)
+        except (SyncError, OSError) as error:
+            warn(f"{request.path}: 500: {error}")
+            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR, {})
+
+    return answer
+
+
+def _plain(status: HTTPStatus, headers: dict[str, str]) -> web.Response:
+    return web.Response(
+        status=status,
+        text=f"{status.value} {status.phrase}\n",
+        headers={**headers, "Cache-Control": REVALIDATE},
+    )
+
+
+def _gone(error: StaleFilesError) -> web.Response:
+    """410: which files of a request are not what was published, for a client to plan anew."""
+    named = [parse_entry_name(name) for name in error.names]
+    fields = {
+        "error": "gone",
+        "message": "these files are no longer what was published",
+        "ids": [found[0] for found in named if found],
+        "count": error.count,
+    }
+    return web.Response(
+        status=HTTPStatus.GONE,
+        body=orjson.dumps(fields) + b"\n",
+        content_type="application/json",
+        headers={"Cache-Control": REVALIDATE},
+    )

@@ -1,0 +1,1 @@
+"""Publishing: from a tree to a signed release, over a pool of workers."""

@@ -1,0 +1,187 @@
+"""Going through a tree: every bucket surveyed, read and linked where needed, and remembered."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+from manifests.digest import Digest
+from manifests.model import Descriptor
+from manifests.paths import Layout, SafePath
+from server.progress import Progress
+from server.publishing.buckets import carry_out, survey
+from server.publishing.capacity import require_room, usable_methods
+from server.publishing.crew import Crew
+from server.publishing.harvest import Harvest
+from server.publishing.lineage import LayerFile, lineage_buckets
+from server.publishing.links import ROOM_HINT, Method, Target
+from server.publishing.memory import Memory
+from server.publishing.order import Order
+from server.publishing.work import BucketReport, BucketTask, Placement, Workload
+from server.repository import Repository
+from server.walk import walk_variant
+
+# Other processes take about half a second to start, so work that ends as soon is done here.
+_TRIAL_S: Final = 0.2
+_ALONE_S: Final = 1.5
+_ALONE_FILES: Final = 4000
+_ALONE_BYTES: Final = 200 * 10**6
+_NS: Final = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Aim:
+    """What all tasks of a run share; ``resumes`` if an earlier run began this layer."""
+
+    target: Target | None
+    base_digest: bytes | None
+    lineages: dict[str, tuple[LayerFile, ...]]
+    resumes: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gathering:
+    """One passage through a tree."""
+
+    order: Order
+    repository: Repository
+    layout: Layout
+    base: Descriptor | None
+    memory: Memory
+    crew: Crew
+    progress: Progress
+
+    def gather(self, variants: tuple[str, ...]) -> tuple[Harvest, list[SafePath]]:
+        """Do everything that the buckets of a tree need; their reports, and assets found there.
+
+        StoreError if a file cannot be read, or changes while it is, or the disk has no room.
+        What was done until then is remembered.
+        """
+        harvest, assets = Harvest(variants), list[SafePath]()
+        aim = _Aim(
+            target=self._target(variants),
+            base_digest=Digest.of(self.base.encode()).raw if self.base is not None else None,
+            lineages={variant: self._lineage(variant) for variant in variants},
+            resumes=self.order.release in self.memory.unfinished_layers(),
+        )
+        places: list[tuple[str, int]] = []
+        for variant in variants:
+            walk = walk_variant(self.order.tree, variant, self.layout)
+            harvest.strays.add(variant, walk.strays)
+            assets += walk.assets
+            buckets = lineage_buckets(aim.lineages[variant]) | {int(name) for name in walk.buckets}
+            places += [(variant, bucket) for bucket in sorted(buckets)]
+        for report in self._reports(places, aim):
+            self._settle(report, aim.target)
+            harvest.add(report)
+            assets += report.assets
+        return harvest, assets
+
+    def _reports(self, places: list[tuple[str, int]], aim: _Aim) -> Iterator[BucketReport]:
+        """The report of each bucket; those without work come first."""
+        left = []
+        tasks = (self._task(*place, aim) for place in places)
+        for result in self._survey(tasks, len(places)):
+            if isinstance(result, Workload):
+                left.append(result)
+            else:
+                self.progress.advance(result.counts.files)
+                yield result
+        yield from self._carry_out(left, aim)
+
+    def _carry_out(self, left: list[Workload], aim: _Aim) -> Iterator[BucketReport]:
+        """Do what the survey left to do, if the disk has room for it."""
+        files = sum(work.read_files for work in left)
+        size_bytes = sum(work.read_bytes for work in left)
+        linked = sum(work.copy_files for work in left)
+        copied = sum(work.copy_bytes for work in left)
+        copies = aim.target is not None and aim.target.methods == (Method.COPY,)
+        times = copies + self.order.materialize_packs
+        if times:
+            require_room(self.repository, linked * copies, copied * times, ROOM_HINT)
+        self.progress.begin("read", files, size_bytes)
+        # The largest first, so that no worker is left alone with one at the end.
+        left.sort(key=lambda work: -work.read_bytes)
+        tasks = (self._task(work.variant, work.bucket, aim) for work in left)
+        few = max(files, linked) < _ALONE_FILES and max(size_bytes, copied) < _ALONE_BYTES
+        for report in self.crew.run(carry_out, tasks, here=few):
+            self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
+            yield report
+
+    def _survey(
+        self, tasks: Iterator[BucketTask], count: int
+    ) -> Iterator[BucketReport | Workload]:
+        """Survey ``count`` buckets, here as long as other processes would not end sooner."""
+        began_at = time.monotonic()
+        for done in range(count):
+            elapsed_s = time.monotonic() - began_at
+            left_s = elapsed_s / done * (count - done) if done else 0.0
+            if self.crew.is_eager or (elapsed_s > _TRIAL_S and left_s > _ALONE_S):
+                break
+            yield survey(next(tasks))
+        yield from self.crew.run(survey, tasks)
+
+    def _task(self, variant: str, bucket: int, aim: _Aim) -> BucketTask:
+        tree, release = str(self.order.tree), self.order.release
+        look, settled = self.memory.look(tree, variant, bucket) or (None, b"")
+        return BucketTask(
+            tree=tree,
+            variant=variant,
+            bucket=bucket,
+            layout=self.layout,
+            lineage=aim.lineages[variant],
+            look=look,
+            is_settled=settled == aim.base_digest,
+            links=self.memory.links(release, variant, bucket) if aim.resumes else None,
+            target=aim.target,
+        )
+
+    def _lineage(self, variant: str) -> tuple[LayerFile, ...]:
+        """The manifests of a variant that the base has, oldest first."""
+        layers = self.base.layers if self.base is not None else ()
+        return tuple(
+            LayerFile(path=str(self.repository.object_path(ref.digest)), ref=ref)
+            for ref in (layer.manifests.get(variant) for layer in layers)
+            if ref is not None
+        )
+
+    def _target(self, variants: tuple[str, ...]) -> Target | None:
+        if self.order.is_in_place:
+            return None
+        sample = _any_file(self.order.tree / variant for variant in variants)
+        return Target(
+            layer=str(self.repository.layer_folder(self.order.release)),
+            stages=str(self.repository.stages / secrets.token_hex(8)),
+            date_ns=self.order.date * _NS,
+            methods=usable_methods(self.repository, sample, self.order.methods),
+        )
+
+    def _settle(self, report: BucketReport, target: Target | None) -> None:
+        """Make a bucket's stage its folder in the layer, then remember the bucket."""
+        variant, name = report.variant, self.layout.bucket_name(report.bucket)
+        final = self.repository.layer_folder(self.order.release) / variant / name
+        if report.placement is not Placement.KEPT and final.exists():
+            final.replace(self.repository.new_temporary())
+        if report.placement is Placement.STAGED and target is not None:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            Path(target.stage(variant, name)).replace(final)
+        self.memory.keep_bucket(
+            str(self.order.tree),
+            self.order.release,
+            variant,
+            report.bucket,
+            look=report.look,
+            links=report.links,
+        )
+
+
+def _any_file(folders: Iterable[Path]) -> Path | None:
+    """Some regular file in some bucket folder."""
+    buckets = chain.from_iterable(sorted(folder.iterdir()) for folder in folders)
+    files = chain.from_iterable(bucket.iterdir() for bucket in buckets if bucket.is_dir())
+    return next((file for file in files if file.is_file() and not file.is_symlink()), None)

@@ -1,0 +1,234 @@
+"""Publishing: from a tree to a signed release.
+
+Rules:
+
+* Nothing that a live release names is changed, and nothing names what is not on the disk yet:
+  files, objects and descriptor are written and synced first, and signed last.  Killed anywhere
+  before that, the repository serves what it served; the same command then goes on where it was.
+* The same tree, base and date give the same objects and descriptor, whoever does the work and in
+  what order.
+* Columns only: what is kept of a file until the end is a few dozen bytes.
+
+:meth:`Publication.prepare` surveys, reads and links every bucket, stores the assets and audits;
+:meth:`Publication.finish` makes manifests, notices, packs and descriptor, and signs.  Their caller
+holds the repository's lock.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from manifests.digest import Digest
+from manifests.model import Asset, Descriptor
+from manifests.notices import TARGET_NAME, Notices
+from manifests.paths import METADATA_FOLDER, SafePath
+from server.audit.auditing import AuditReport, audit_files
+from server.audit.metadata import find_metadata
+from server.audit.posts import PostTable, merge_posts, read_posts
+from server.output import Output
+from server.progress import Progress
+from server.publishing.absences import current_notices
+from server.publishing.assets import (
+    StoredAsset,
+    asset_tasks,
+    decode_seen,
+    encode_seen,
+    limit_assets,
+    store_assets,
+)
+from server.publishing.crew import Crew
+from server.publishing.finishing import (
+    describe,
+    guard_layer,
+    release_fields,
+    sweep_layer,
+    write_packs,
+)
+from server.publishing.gather import Gathering
+from server.publishing.harvest import Harvest
+from server.publishing.memory import Memory
+from server.publishing.order import (
+    Order,
+    check_folders,
+    check_keys,
+    check_name_is_new,
+    check_variants,
+    choose_base,
+)
+from server.record import ServedRecord
+from server.repository import DESCRIPTOR_SUFFIX, Repository, read_history, sync_file_system
+from server.signing import Signing
+from server.walk import find_variants, walk_assets
+
+# Less metadata than this is read before other processes have started.
+_SMALL_METADATA_BYTES: Final = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draft:
+    """A release that is complete but for its manifests and its signature."""
+
+    harvest: Harvest
+    assets: tuple[Asset, ...]
+    assets_hashed: int
+    audit: AuditReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Published:
+    """A release that is signed, and what its notices say of older ones."""
+
+    descriptor: Descriptor
+    digest: Digest
+    notices: Notices
+
+
+class Publication:
+    """The making of one release; for one use, by who holds the repository's lock."""
+
+    def __init__(self, signing: Signing, order: Order, crew: Crew, out: Output) -> None:
+        """Refuse with ConfigError what can be refused before anything is read."""
+        self._repository = Repository(root=signing.repo)
+        self._signing = signing
+        self._order = order
+        self._crew = crew
+        self._out = out
+        self._layout = signing.settings.layout
+        self._history = read_history(signing)
+        check_name_is_new(order, self._history)
+        check_folders(order, self._repository, signing.keys.folder)
+        check_keys(signing)
+        self.base = choose_base(order, self._history, self._layout)
+        self._variants = find_variants(order.tree, self._layout, order.variants)
+        self._warn_of_base()
+
+    def _warn_of_base(self) -> None:
+        warning = check_variants(self._order, self._variants, self.base)
+        if warning:
+            self._out.warn(warning)
+        newest = self._history.newest
+        mine = (self._order.date, self._order.release)
+        if newest is not None and mine < (newest.created, newest.release):
+            self._out.warn(
+                f"{newest.release} stays the newest release: by date and name it comes after "
+                f"{self._order.release}"
+            )
+
+    def prepare(self) -> Draft:
+        """Read, link, store and audit everything; nothing of it is visible to anybody yet.
+
+        StoreError where a file cannot be read, changes while it is read, or the disk is full.
+        """
+        posts = self._posts()
+        with closing(self._memory()) as memory, Progress(self._out) as progress:
+            self._remove_leftovers(memory)
+            gathering = Gathering(
+                order=self._order,
+                repository=self._repository,
+                layout=self._layout,
+                base=self.base,
+                memory=memory,
+                crew=self._crew,
+                progress=progress,
+            )
+            harvest, found = gathering.gather(self._variants)
+            assets, hashed = self._store_assets(memory, harvest, found)
+        report = audit_files(harvest.tables(), posts, harvest.strays, self._layout)
+        return Draft(harvest=harvest, assets=assets, assets_hashed=hashed, audit=report)
+
+    def _remove_leftovers(self, memory: Memory) -> None:
+        """Take away stages of earlier runs, and layers that were begun under another name."""
+        self._repository.remove_stages()
+        for layer in memory.unfinished_layers():
+            if layer == self._order.release:
+                continue
+            if layer not in self._history.layers:
+                self._out.say(f"taking away what is left of {layer}, which was never signed")
+                self._repository.remove_layer(layer)
+            memory.forget_layer(layer)
+
+    def _posts(self) -> PostTable | None:
+        """The metadata that the files are audited against."""
+        paths, beside = self._order.metadata, self._order.tree / METADATA_FOLDER
+        if not paths and beside.is_dir():
+            paths = (beside,)
+        if not paths:
+            self._out.say("no metadata given: the files are audited by themselves")
+            return None
+        files = find_metadata(paths)
+        small = sum(path.stat().st_size for path in files) < _SMALL_METADATA_BYTES
+        # Of two rows about one post the later counts, so the order of the files must be kept.
+        tables = dict(self._crew.run(_read_numbered, enumerate(files), here=small))
+        return merge_posts([tables[number] for number in sorted(tables)])
+
+    def _store_assets(
+        self, memory: Memory, harvest: Harvest, found: list[SafePath]
+    ) -> tuple[tuple[Asset, ...], int]:
+        """Make objects of the assets; how many had to be read."""
+        order, tree = self._order, self._order.tree
+        apart = [path.name for path in tree.iterdir() if path.name.casefold() == METADATA_FOLDER]
+        beside = walk_assets(tree, self._layout, apart=(*self._variants, *apart))
+        harvest.strays.add("", beside.strays)
+        paths = limit_assets(tree, [*found, *beside.assets], order.assets)
+        seen = decode_seen(memory.assets(str(tree)))
+        tasks = asset_tasks(tree, self._repository, paths, seen, order.date)
+        stored: list[StoredAsset] = []
+        for batch in self._crew.run(store_assets, tasks, here=len(tasks) == 1):
+            stored += batch
+        stored.sort(key=lambda item: item.path)
+        memory.keep_assets(str(tree), encode_seen(stored))
+        return tuple(item.asset for item in stored), sum(item.hashed for item in stored)
+
+    def finish(self, draft: Draft) -> Published:
+        """Make all that the signature will name, bring it to the disk, and sign.
+
+        Until the last step nothing is visible to anybody.  Raises ConfigError if the tree cannot
+        be a release, such as for two assets at one path.
+        """
+        repository, order, harvest = self._repository, self._order, draft.harvest
+        dataset = self._signing.settings.dataset
+        descriptor = describe(
+            repository, dataset, self._layout, order, self.base, harvest, draft.assets
+        )
+        sweep_layer(repository, order, self._layout, harvest)
+        guard_layer(repository, order, harvest)
+        if order.materialize_packs:
+            write_packs(repository, order, self._layout, harvest, self._crew)
+        notices = current_notices(
+            self._crew,
+            ServedRecord(repository.root),
+            sorted(self._history.layers),
+            self._layout,
+            self._history.notices,
+        )
+        for root in (repository.root, order.tree) if order.is_in_place else (repository.root,):
+            sync_file_system(root)
+        digest = self._sign(descriptor, notices)
+        with closing(self._memory()) as memory:
+            memory.forget_layer(order.release)
+            memory.keep_release(str(order.tree), digest.raw, harvest.buckets())
+        repository.remove_stages()
+        return Published(descriptor=descriptor, digest=digest, notices=notices)
+
+    def _sign(self, descriptor: Descriptor, notices: Notices) -> Digest:
+        data = descriptor.encode()
+        digest = Digest.of(data)
+        name = f"{descriptor.release}{DESCRIPTOR_SUFFIX}"
+        targets: dict[str, tuple[bytes, dict[str, Any]]] = {
+            name: (data, release_fields(descriptor, digest))
+        }
+        if notices.encode() != self._history.notices.encode():
+            targets[TARGET_NAME] = (notices.encode(), {})
+        self._signing.publish_targets(targets, now=datetime.now(UTC))
+        return digest
+
+    def _memory(self) -> Memory:
+        return Memory(self._repository.private / "record.db", self._out.warn)
+
+
+def _read_numbered(numbered: tuple[int, Path]) -> tuple[int, PostTable]:
+    return numbered[0], read_posts(numbered[1])
