@@ -425,10 +425,10 @@ class Sync:
 
 
 def _processes(files: int, size_bytes: int, jobs: int) -> int:
-    """Worker processes for an amount of work: none for little of it."""
-    if files < _FILES_WORTH_WORKERS and size_bytes < _BYTES_WORTH_WORKERS:
-        return 0
-    return 0 if jobs == 1 else (jobs or 2)
+    """Worker processes: as many as the user says, else by the amount of work; 0 for none."""
+    if jobs:
+        return 0 if jobs == 1 else jobs
+    return 2 if files >= _FILES_WORTH_WORKERS or size_bytes >= _BYTES_WORTH_WORKERS else 0
 
 
 def batch_rows(entries: Entries) -> list[Rows]:

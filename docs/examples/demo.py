@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument(
         "--dir", type=Path, default=Path(".demo"), help="made anew, kept at the end"
     )
-    parser.add_argument("--posts", type=int, default=600, help="posts of the first year")
+    parser.add_argument("--posts", type=int, default=400, help="posts of the first year")
     args = parser.parse_args()
     root: Path = args.dir.absolute()
     shutil.rmtree(root, ignore_errors=True)

@@ -21,7 +21,7 @@ from server.output import Output
 from server.publishing.crew import Crew, available_cpus
 from server.publishing.links import Method
 from server.publishing.order import NEWEST_BASE, NO_BASE, Order
-from server.publishing.publication import Draft, Publication, Published
+from server.publishing.publication import Draft, Publication, Published, signed_before_a_kill
 from server.publishing.work import Counts
 from server.repository import Repository
 from server.signing import open_signing
@@ -142,6 +142,13 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     signing = open_signing(args.repo.absolute(), args.keys)
     order = _order(args)
     with Repository(root=signing.repo).locked(), _crew(args) as crew:
+        signed = signed_before_a_kill(signing, order.release, out)
+        if signed is not None:
+            out.say(
+                f"{order.release} was signed by a run that was killed just then; it is complete"
+            )
+            out.summary(release=signed.release, base=signed.base)
+            return ExitCode.COMPLETE
         publication = Publication(signing, order, crew, out)
         if args.in_place:
             out.warn(_IN_PLACE_WARNING)

@@ -230,5 +230,21 @@ class Publication:
         return Memory(self._repository.private / "record.db", self._out.warn)
 
 
+def signed_before_a_kill(signing: Signing, release: str, out: Output) -> Descriptor | None:
+    """The release of that name if a run signed it and was killed before it could say so.
+
+    The same command is then complete; what it left behind is taken away.
+    """
+    repository = Repository(root=signing.repo)
+    with closing(Memory(repository.private / "record.db", out.warn)) as memory:
+        if release not in memory.unfinished_layers():
+            return None
+        signed = read_history(signing).releases.get(release)
+        if signed is not None:
+            memory.forget_layer(release)
+            repository.remove_stages()
+        return signed
+
+
 def _read_numbered(numbered: tuple[int, Path]) -> tuple[int, PostTable]:
     return numbered[0], read_posts(numbered[1])

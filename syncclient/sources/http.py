@@ -273,12 +273,12 @@ class HttpSource:
                 yield index, data
         await self._finish(response)
 
-    @staticmethod
-    async def _finish(response: aiohttp.ClientResponse) -> None:
+    async def _finish(self, response: aiohttp.ClientResponse) -> None:
         """Read the last boundary: only a connection that was read to the end is used again."""
         rest = 0
         while rest <= _MAX_END_BYTES and (chunk := await response.content.read(_MAX_END_BYTES)):
             rest += len(chunk)
+            await self._count(len(chunk))
 
     def _boundary(self, response: aiohttp.ClientResponse, path: str) -> bytes:
         match = re.search(

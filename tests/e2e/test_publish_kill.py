@@ -137,6 +137,19 @@ def test_what_a_killed_publish_had_done_is_not_done_again(tmp_path: Path) -> Non
     assert files_below(publisher.repo / "files" / ".tmp") == {}
 
 
+def test_a_publish_killed_just_after_signing_is_complete(tmp_path: Path) -> None:
+    publisher = Publisher(tmp_path)
+    publisher.fill(range(1, 20))
+    signed = publisher.publish("y1", "--date", date(1))
+    with sqlite3.connect(publisher.repo / ".publish" / "record.db") as record:
+        record.execute("INSERT INTO links VALUES ('y1', 'original', 0, x'')")
+    record.close()
+    again = publisher.publish("y1", "--date", date(1))
+    assert again.summary["release"] == signed.summary["release"]
+    assert publisher.release_files("y1") == publisher.tree_files()
+    publisher.publish("y1", "--date", date(1), expect=2)
+
+
 def test_files_that_changed_since_the_kill_are_taken_as_they_are_now(tmp_path: Path) -> None:
     publisher = Publisher(tmp_path)
     publisher.fill(range(1, 801), size_bytes=200_000)
