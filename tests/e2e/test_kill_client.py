@@ -1,7 +1,8 @@
 """``kill -9`` of a clone and of an upgrade at any instant, then the same command.
 
 After each kill no visible file is wrong; the last run makes the same tree as an undisturbed one;
-and no byte of a file that was finished is asked for again.
+and no byte of a file that was finished is asked for again.  Twenty kills each, half of them with
+worker processes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import random
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,17 +21,19 @@ from tests.support.client import Process, bucketsync, contents, started
 from tests.support.rawhost import Exchange, RawHost, raw_host, repository_content, slow
 from tests.support.releases import Publisher, make_publisher, random_files
 
-KILLS = 20
+KILLS = 10
 # Larger than the gaps that are fetched along: a finished file between two missing ones counts.
 FILE_BYTES = 6000
 FILES = 400
-# A bucket comes in about a second: some finish before a kill, some do not.
-PACE_BYTES_S = 250_000
+# A bucket takes a quarter of a second: some finish before a kill, some do not.
+PACE_BYTES_S = 1_000_000
+# The longest that a process goes on after its host has sent what it is killed for.
+LATE_S = 0.02
 
 
-@pytest.fixture
-def publisher(tmp_path: Path) -> Publisher:
-    made = make_publisher(tmp_path / "publisher")
+@pytest.fixture(scope="module")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Publisher:
+    made = make_publisher(tmp_path_factory.mktemp("publisher"))
     first = random_files(range(1, FILES + 1), size_bytes=FILE_BYTES)
     made.publish("y1", first, {"README": b"one"})
     changed = random_files(range(1, 100), size_bytes=FILE_BYTES, seed="y2")
@@ -46,15 +50,15 @@ def host(publisher: Publisher) -> Iterator[RawHost]:
         yield running
 
 
-def die(process: Process, delay_s: float) -> bool:
-    """Kill after a while, unless it has ended before; whether it was killed."""
-    try:
-        process.wait_for(delay_s)
-    except subprocess.TimeoutExpired:
-        process.send(signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+def die(process: Process, host: RawHost, sent_bytes: int, late_s: float) -> bool:
+    """Kill when the host has sent so much, and a moment later; whether it had not ended before."""
+    host.wait_for_bytes(sent_bytes)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait_for(late_s)
+        return False
+    process.send(signal.SIGKILL)
+    process.wait()
+    return True
 
 
 def places(publisher: Publisher) -> dict[str, dict[str, tuple[int, int]]]:
@@ -100,23 +104,25 @@ def kill_often(  # noqa: PLR0913 (a job, and all that it is held against)
     old: dict[str, bytes],
     new: dict[str, bytes],
 ) -> None:
-    source = random.Random(" ".join(words))  # noqa: S311
-    packs, killed = places(publisher), 0
+    source = random.Random(" ".join(words[2:]))  # noqa: S311 (instants of kills)
+    packs = places(publisher)
+    wanted = sum(len(data) for path, data in new.items() if old.get(path) != data)
+    step_bytes = wanted // (2 * KILLS)
     for _ in range(KILLS):
         finished = {
             path for path, data in right(tree, [old, new]).items() if new.get(path) == data
         }
         before = len(host.log)
         with started(*words) as process:
-            ended = not die(process, source.uniform(0.4, 2.5))
+            sent_bytes = host.sent_bytes + source.randrange(step_bytes)
+            assert die(process, host, sent_bytes, source.uniform(0, LATE_S))
         assert fetched_again(host.log[before:], finished, packs) == []
-        if ended:
-            break
-        killed += 1
-    assert killed >= 3
     before = len(host.log)
     finished = {path for path, data in right(tree, [old, new]).items() if new.get(path) == data}
-    assert bucketsync(*words).code == 0
+    assert finished
+    done = bucketsync(*words)
+    assert done.code == 0
+    assert done["files_added"] + done["files_changed"] <= len(new) - len(finished)
     assert fetched_again(host.log[before:], finished, packs) == []
     assert contents(tree) == new
     staging = tree / PRIVATE_FOLDER / "staging"

@@ -19,6 +19,8 @@ from pathlib import Path
 from urllib.parse import unquote
 
 _PIECE_BYTES = 16 * 1024
+# Longer than the busiest machine needs.
+_PATIENCE_S = 60.0
 _BOUNDARY = "a-boundary-that-is-in-no-file"
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
@@ -140,6 +142,7 @@ class RawHost:
         self.log: list[Exchange] = []
         self.port = 0
         self.connections = 0
+        self._logged = threading.Condition()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
@@ -157,6 +160,19 @@ class RawHost:
     def asked(self, prefix: str) -> list[Exchange]:
         """The exchanges about paths that begin so."""
         return [exchange for exchange in self.log if exchange.path.startswith(prefix)]
+
+    def wait_for(self, prefix: str, count: int = 1) -> None:
+        """Return when so many requests have come about paths that begin so, or TimeoutError."""
+        self._wait_until(lambda: len(self.asked(prefix)) >= count)
+
+    def wait_for_bytes(self, count: int) -> None:
+        """Return when so many bytes of bodies have gone out, or TimeoutError."""
+        self._wait_until(lambda: self.sent_bytes >= count)
+
+    def _wait_until(self, holds: Callable[[], bool]) -> None:
+        with self._logged:
+            if not self._logged.wait_for(holds, _PATIENCE_S):
+                raise TimeoutError
 
     def start(self) -> None:
         """Listen on a free port."""
@@ -209,9 +225,13 @@ class RawHost:
         # A script may take its time (or end a process) without holding up other connections.
         answer = await asyncio.to_thread(self._answer, request)
         exchange = Exchange(request=request, status=answer.status, at_s=at_s)
-        self.log.append(exchange)
+        with self._logged:
+            self.log.append(exchange)
+            self._logged.notify_all()
         async for count in self._send(writer, answer):
-            exchange.sent_bytes += count
+            with self._logged:
+                exchange.sent_bytes += count
+                self._logged.notify_all()
         return answer.cut_after is None and answer.raw is None
 
     def _answer(self, request: Request) -> Answer:
