@@ -272,6 +272,6 @@ def _path_problem(path: str, layout: Layout, variant: str) -> str:
         safe = asset_path(path)
     except ManifestError as error:
         return error.problem
-    entry = layout.parse_entry(safe.folded)
-    taken = entry is not None and entry[0] == variant.casefold() != ""
-    return "some systems read its name as that of an entry" if taken else ""
+    parts = safe.folded.split("/")
+    taken = parts[0] == variant.casefold() != "" and layout.claims(parts)
+    return "it stands where some systems have an entry or a bucket" if taken else ""

@@ -216,6 +216,8 @@ class Publication:
 
     def _sign(self, descriptor: Descriptor, notices: Notices) -> Digest:
         data = descriptor.encode()
+        # What a client would refuse must never be signed.
+        Descriptor.decode(data, descriptor.release)
         digest = Digest.of(data)
         name = f"{descriptor.release}{DESCRIPTOR_SUFFIX}"
         targets: dict[str, tuple[bytes, dict[str, Any]]] = {
