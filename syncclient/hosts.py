@@ -31,6 +31,8 @@ class Hosts:
         self.limiter = TokenBucket(options.bwlimit)
         self._tries = max(1, tries)
         self._sources = [HttpSource(url, options, self.limiter) for url in urls]
+        # Numbers of hosts whose last answer was none, or a wrong one.
+        self._failing: set[int] = set()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -42,6 +44,10 @@ class Hosts:
     async def __aexit__(self, *_: object) -> None:
         """Close every connection."""
         await self._stack.aclose()
+
+    def in_order(self) -> list[int]:
+        """The numbers of the hosts; one that failed is asked after those that did not."""
+        return sorted(range(len(self.urls)), key=self._failing.__contains__)
 
     def take_traffic(self) -> Traffic:
         """What was received since the last call."""
@@ -66,8 +72,8 @@ class Hosts:
         async def ask(source: HttpSource) -> T:
             return check(await source.document(path, max_bytes))
 
-        sources = self._sources if only is None else [self._sources[only]]
-        return await self._in_turn(ask, sources, tries or self._tries)
+        hosts = self.in_order() if only is None else [only]
+        return await self._in_turn(ask, hosts, tries or self._tries)
 
     async def spans(
         self, path: str, wanted: Sequence[Span], take: Callable[[int, bytearray], Awaitable[None]]
@@ -86,30 +92,34 @@ class Hosts:
                     await take(order[index], data)
                     left.discard(order[index])
 
-        await self._in_turn(ask, self._sources, self._tries)
+        await self._in_turn(ask, self.in_order(), self._tries)
 
     async def _in_turn(
-        self, ask: Callable[[HttpSource], Awaitable[T]], sources: list[HttpSource], tries: int
+        self, ask: Callable[[HttpSource], Awaitable[T]], hosts: list[int], tries: int
     ) -> T:
-        hopeless: set[str] = set()
+        hopeless: set[int] = set()
         wait_s, last = _FIRST_WAIT_S, TransferError("no host is known")
         for turn in range(tries):
             if turn:
                 await asyncio.sleep(wait_s)
             wait_s = min(_FIRST_WAIT_S * 2**turn, _LONGEST_WAIT_S)
             wait_s *= random.uniform(0.75, 1.25)  # noqa: S311 (jitter, not a secret)
-            for source in sources:
-                if source.url in hopeless:
+            for host in hosts:
+                if host in hopeless:
                     continue
                 try:
-                    return await ask(source)
+                    answer = await ask(self._sources[host])
                 except ManifestError as error:
-                    last = TransferError(f"{source.url} sent wrong bytes: {error}")
+                    last = TransferError(f"{self.urls[host]} sent wrong bytes: {error}")
                 except TransferError as error:
                     last = error
                     wait_s = max(wait_s, error.retry_after_s or 0.0)
                     if error.missing or isinstance(error, RedirectError):
-                        hopeless.add(source.url)
-            if len(hopeless) == len(sources):
+                        hopeless.add(host)
+                else:
+                    self._failing.discard(host)
+                    return answer
+                self._failing.add(host)
+            if len(hopeless) == len(hosts):
                 break
         raise last

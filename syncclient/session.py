@@ -178,15 +178,21 @@ class Session:
         return fetch
 
     async def _ask_hosts(self, ask: Callable[[Fetch], T], tries: int | None = None) -> T:
-        """The first good answer; if none, what a host said wrong rather than a silence."""
+        """The first good answer; if none, what a host said wrong rather than a silence.
+
+        Nobody is waited for while there is another one who was not asked yet.
+        """
         errors: list[SyncError] = []
-        for host in range(len(self.hosts.urls)):
-            try:
-                return await asyncio.to_thread(ask, self._fetch_from(host, tries))
-            except (TrustError, TransferError) as error:
-                errors.append(error)
-                if len(self.hosts.urls) > 1:
-                    self.notice(f"{self.hosts.urls[host]}: {error.message}", warning=True)
+        several = len(self.hosts.urls) > 1
+        for patience in dict.fromkeys((1, tries) if several else (tries,)):
+            errors = []
+            for host in self.hosts.in_order():
+                try:
+                    return await asyncio.to_thread(ask, self._fetch_from(host, patience))
+                except (TrustError, TransferError) as error:
+                    errors.append(error)
+                    if several:
+                        self.notice(f"{self.hosts.urls[host]}: {error.message}", warning=True)
         errors.sort(key=lambda error: not isinstance(error, TrustError))
         raise errors[0] if errors else TransferError("no host is known")
 

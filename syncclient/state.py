@@ -221,7 +221,9 @@ class State:
         try:
             yield written
         finally:
-            self._rows("COMMIT")
+            # A full disk has ended it already.
+            if self._db.in_transaction:
+                self._rows("COMMIT")
 
     # ----------------------------------------------------------------- buckets
 

@@ -55,7 +55,6 @@ class Survey:
     """Counts of files over all buckets, and the work."""
 
     kept: int = 0
-    kept_bytes: int = 0
     added: int = 0
     changed: int = 0
     foreign: int = 0
@@ -69,20 +68,13 @@ class Survey:
     scan: str = "full"
 
     @property
-    def missing(self) -> int:
-        """Files that are not there at all."""
-        return self.added
-
-    @property
     def found(self) -> int:
         """Files that stand where entries of the release do, or did."""
         return self.kept + self.changed + self.foreign + self.removable
 
     def count(self, plan: BucketPlan) -> None:
         """Add one bucket."""
-        wanted = plan.view.wanted
         self.kept += len(plan.keep)
-        self.kept_bytes += int(wanted.sizes[plan.keep].sum())
         self.added += len(plan.add)
         self.changed += len(plan.change)
         self.foreign += len(plan.foreign)

@@ -85,7 +85,6 @@ class Report:
     files_changed: int = 0
     files_removed: int = 0
     files_kept: int = 0
-    files_adopted: int = 0
     files_linked: int = 0
     files_unavailable: int = 0
     files_extra: int = 0
@@ -193,7 +192,6 @@ class Sync:
         report, survey = self.report, self.survey
         report.scan = survey.scan
         report.files_kept = survey.kept + len(self.assets.kept)
-        report.files_adopted = survey.adopted
         report.files_unavailable = survey.unavailable
         report.files_extra = survey.extra
 

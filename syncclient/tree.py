@@ -119,17 +119,6 @@ def _fill(fd: int, view: memoryview) -> int:
     return filled
 
 
-def hash_path(
-    path: str | os.PathLike[str], *, dir_fd: int | None = None, with_chunks: bool = False
-) -> FileHash:
-    """Open (no links followed), hash and close one file; OSError and StoreError as they come."""
-    fd = open_regular(path, dir_fd=dir_fd)
-    try:
-        return hash_open(fd, with_chunks=with_chunks)
-    finally:
-        os.close(fd)
-
-
 # --------------------------------------------------------------------------- scanning
 
 

@@ -226,7 +226,7 @@ class HttpSource:
         async with self._request(path, {"Range": f"bytes={text}"}, total) as response:
             if response.status in _RANGE_REFUSALS and not self._is_whole(response, spans):
                 raise _RangesRefusedError(
-                    f"{self._where(path)} answers {response.status} to a request for ranges",
+                    f"{self._url(path)} answers {response.status} to a request for ranges",
                     status=response.status,
                 )
             self._expect(response, path, {_OK, _PARTIAL})
@@ -407,11 +407,8 @@ class HttpSource:
     def _url(self, path: str) -> str:
         return f"{self.url.rstrip('/')}/{quote(path)}"
 
-    def _where(self, path: str) -> str:
-        return self._url(path)
-
     def _error(self, path: str, problem: str) -> TransferError:
-        return TransferError(f"{self._where(path)} {problem}")
+        return TransferError(f"{self._url(path)} {problem}")
 
     def _expect(self, response: aiohttp.ClientResponse, path: str, statuses: set[int]) -> None:
         encoding = response.headers.get("Content-Encoding", "identity")
@@ -422,7 +419,7 @@ class HttpSource:
                 path, f"is sent compressed ({encoding[:40]}), which was not asked for"
             )
         raise TransferError(
-            f"{self._where(path)} answers {response.status} {response.reason or ''}".rstrip(),
+            f"{self._url(path)} answers {response.status} {response.reason or ''}".rstrip(),
             status=response.status,
             retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
         )

@@ -433,19 +433,28 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
 def test_variants_on_one_disk_need_their_room_together(
     publisher: Publisher, tmp_path: Path
 ) -> None:
-    """8.7 MiB of originals and their margin fit, and so do the 15 kB of the others alone."""
+    """Each of them would find room, beside the 64 MiB that must stay free."""
+    blocks = {name: _blocks(publisher, name) for name in ("original", "512px")}
+    assert blocks["512px"] > 20
+    room = 2**26 + 4096 * (blocks["original"] + 10)
     with (
         raw_host(publisher.repo) as host,
-        tmpfs(tmp_path / "small", size_bytes=2**26 + 9_500 * 1024) as disk,
+        tmpfs(tmp_path / "small", size_bytes=room) as disk,
     ):
-        flags = [f"--variant-dir={name}={disk / name}" for name in ("original", "512px")]
-        only = bucketsync("clone", host.url, tmp_path / "a", flags[0], "--variant", "original")
-        assert only.code == 0
-        shutil.rmtree(disk / "original")
-        filler = disk / "filler"
-        filler.write_bytes(bytes(400 * 1024))
-        done = bucketsync("clone", host.url, tmp_path / "b", *flags)
+        flags = [f"--variant-dir={name}={disk / name}" for name in blocks]
+        words: tuple[str | Path, ...] = (host.url, tmp_path / "tree", *flags)
+        done = bucketsync("clone", *words)
         assert done.code == 7
+        assert "are to be written, but only" in done.error
+        assert contents(disk) == {}
+        for name in blocks:
+            assert bucketsync("clone", *words, "--variant", name).code == 0
+            shutil.rmtree(disk / name)
+
+
+def _blocks(publisher: Publisher, variant: str) -> int:
+    tree = publisher.newest.tree([variant])
+    return sum(-(-len(data) // 4096) for path, data in tree.items() if path.startswith(variant))
 
 
 # ---------------------------------------------------------------- 7. exit codes

@@ -87,6 +87,17 @@ async def test_the_next_host_is_asked_at_once(bad: Script) -> None:
         assert await read(hosts) == EXPECTED
 
 
+async def test_a_host_that_failed_is_asked_last_until_it_does_better() -> None:
+    async with hosts_of(times(1, refuse(500)), honest) as (hosts, raw):
+        assert hosts.in_order() == [0, 1]
+        for _ in range(3):
+            assert await hosts.document("data", 10_000, right) == DATA
+            assert hosts.in_order() == [1, 0]
+        assert [len(host.log) for host in raw] == [1, 3]
+        assert await hosts.document("data", 10_000, right, only=0) == DATA
+        assert hosts.in_order() == [0, 1]
+
+
 async def test_a_host_that_recovers_is_enough() -> None:
     async with hosts_of(times(2, refuse(500))) as (hosts, raw):
         assert await hosts.document("data", 10_000, right) == DATA

@@ -224,3 +224,21 @@ def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path: Path) -> None:
                 state.store("original", 0, big)
             assert caught.value.exit_code == ExitCode.STORAGE
             assert len(state.load("original", 0)) == 50
+            with pytest.raises(StoreError, match="full"), state.steadily():
+                state.store("original", 0, big)
+            assert len(state.load("original", 0)) == 50
+
+
+def test_what_was_written_steadily_stays_after_an_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncclient.state._COMMIT_S", -1)
+    with state_at(path) as state, suppress(KeyError), state.steadily() as written:
+        state.store("original", 0, record(7))
+        written()
+        with state_at(path) as other:
+            assert other.load("original", 0).ids.tolist() == [7]
+        state.store("original", 1, record(11))
+        raise KeyError
+    with state_at(path) as state:
+        assert state.load("original", 1).ids.tolist() == [11]
