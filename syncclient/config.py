@@ -164,6 +164,8 @@ def merge_transport(
         ("the flags", flags),
     ):
         known = {f.name for f in fields(Transport)}
+        if unknown := sorted(values.keys() - known):
+            raise ConfigError(f"{origin}: there is no transport setting {', '.join(unknown)}")
         given = {k: v for k, v in values.items() if k in known and v not in (None, (), [], "")}
         try:
             merged = replace(merged, **{k: _convert(k, v) for k, v in given.items()})

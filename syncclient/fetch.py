@@ -34,6 +34,8 @@ RANGE_BYTES = CHUNK_BYTES
 # Chunks of a large file that one request asks for.
 _CHUNKS_A_REQUEST = 8
 _LOOSE_AT_ONCE = 8
+# Statuses by which a host asks for a pause: too many requests, unavailable.
+_BUSY = {429, 503}
 
 T = TypeVar("T")
 
@@ -237,17 +239,24 @@ class Runner:
     async def _loose(
         self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
     ) -> None:
-        """One request a file, some at a time; a file the host lacks does not stop the others."""
+        """One request a file, some at a time; a file the host refuses does not stop the others.
+
+        A host that cannot be reached, or is busy, stops them all.
+        """
         gate = asyncio.Semaphore(_LOOSE_AT_ONCE)
+        refused: list[TransferError] = []
 
         async def one(row: int) -> None:
             async with gate:
                 try:
                     data = await source.whole(batch.urls[row], batch.sizes[row])
                 except TransferError as error:
-                    if not error.missing:
+                    if error.missing:
+                        outcome.problems.append(Problem(row=row, text=str(error), missing=True))
+                    elif error.status is None or error.status in _BUSY:
                         raise
-                    outcome.problems.append(Problem(row=row, text=str(error), missing=True))
+                    else:
+                        refused.append(error)
                     return
                 await self.on_disk(
                     lambda: _place_checked(
@@ -261,6 +270,8 @@ class Runner:
                     group.create_task(one(row))
         except* SyncError as errors:
             raise errors.exceptions[0] from None
+        if refused:
+            raise refused[0]
 
 
 def _place_checked(

@@ -49,6 +49,7 @@ class CachedManifest:
         self.name = name
         self._header: Header | None = None
         self._removed: Removed | None = None
+        self._removed_buckets: U32 | None = None
         self._map: mmap.mmap | None = None
 
     @property
@@ -95,6 +96,13 @@ class CachedManifest:
             data = self._read(header.removed_start, header.removed_length)
             self._removed = manifest.decode_removed(header, data, self.name)
         return self._removed
+
+    def removed_in(self, bucket: int) -> U32:
+        """Those of them in one bucket; they are sorted by bucket."""
+        if self._removed_buckets is None:
+            self._removed_buckets = self.removed().ids % np.uint32(self.header.buckets)
+        first, last = np.searchsorted(self._removed_buckets, [bucket, bucket + 1])
+        return self.removed().ids[first:last]
 
     def entries(self, rows: Sequence[int], layer: int) -> Entries:
         """The entries of some frames, all of which must be held."""
@@ -235,6 +243,7 @@ class ReleaseView:
         self.wish = wish
         self.variants = wish.variants_of(descriptor.variants)
         self.buckets = wish.bucket_numbers(descriptor.layout.buckets)
+        self._selected = frozenset(self.buckets)
         self._notices = notices
         self._held: dict[str, list[tuple[int, CachedManifest]]] = {}
         for variant in self.variants:
@@ -262,16 +271,16 @@ class ReleaseView:
                 one.close()
 
     def bucket(self, variant: str, bucket: int) -> BucketView:
-        """Compose one bucket and cut it to the selection."""
+        """Compose one bucket, cut to the selection; nothing is wanted in any other bucket."""
+        if bucket not in self._selected:
+            return BucketView(wanted=empty(), absent=np.zeros(0, np.bool_), history=empty())
         parts: list[LayerPart] = []
         everything: list[Entries] = []
         for number, cached in self._held[variant]:
             rows = self._rows(cached.header, bucket)
             entries = cached.entries(rows, number)
             everything.append(entries)
-            removed = cached.removed().ids
-            gone = removed[removed % np.uint32(self.descriptor.layout.buckets) == bucket]
-            parts.append(LayerPart(entries=entries, removed_ids=gone))
+            parts.append(LayerPart(entries=entries, removed_ids=cached.removed_in(bucket)))
         if not parts:
             return BucketView(wanted=empty(), absent=np.zeros(0, np.bool_), history=empty())
         wanted = self._cut(compose(parts, self.descriptor.layout.buckets))

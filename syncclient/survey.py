@@ -201,12 +201,16 @@ class Surveyor:
             yield bucket, looked_ns, listing
 
     def _unsettled(self, variant: str, survey: Survey) -> list[int]:
-        """The buckets to look at: all, or with ``quick`` those whose folder or wish changed."""
-        if not self.quick:
-            return self.view.buckets
+        """The buckets to look at: all, or with ``quick`` those whose folder or wish changed.
+
+        All are those of the selection, and those where an earlier selection left files.
+        """
         glances = self.state.glance(variant)
+        buckets = sorted({*self.view.buckets, *glances})
+        if not self.quick:
+            return buckets
         left = []
-        for bucket in self.view.buckets:
+        for bucket in buckets:
             mtime_ns, settled, files = glances.get(bucket, (UNSURE, "", 0))
             folder = Path(self.places.root(variant), *self.places.folder(variant, bucket))
             if settled == self.token and mtime_ns != UNSURE and _mtime_of(folder) == mtime_ns:

@@ -184,6 +184,9 @@ class Sync:
         self.assets = await in_thread(
             lambda: survey_assets(wanted, session.stored_descriptors(), self.places, session.state)
         )
+        if not wish.selection.whole:
+            # A selection of ids or buckets says nothing about assets: those that are here stay.
+            self.assets.remove.clear()
         tell_foreign(self.survey, session.listen)
         self._begin_report()
         return self.survey

@@ -24,7 +24,7 @@ from server.audit.tables import Places
 
 # A further variant need not hold every post (512px holds four fifths of Danbooru2021), but one
 # that lacks at most this share was meant to.
-_MEANT_TO_BE_WHOLE = 0.1
+_MEANT_TO_BE_WHOLE = 0.01
 _ANY_KIND = 255
 
 

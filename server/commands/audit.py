@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from manifests.errors import ConfigError, ExitCode, ManifestError
-from manifests.paths import Layout
+from manifests.paths import METADATA_FOLDER, Layout
 from server.audit.announce import show_findings
 from server.audit.auditing import AuditReport, audit_files
 from server.audit.findings import Severity, StrayLog, counted
@@ -40,8 +40,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=Path,
         default=[],
         metavar="PATH",
-        help="files or folders of posts (JSON lines, packed or not); without it only the files "
-        "themselves are judged",
+        help="files or folders of posts (JSON lines, packed or not); default: TREE/metadata if it "
+        "exists, else only the files themselves are judged",
     )
     parser.add_argument(
         "--report", type=Path, metavar="FILE.html", help="write one self-contained page as well"
@@ -99,7 +99,8 @@ def _audit(args: argparse.Namespace, out: Output) -> AuditReport:
         raise ConfigError(f"--jobs {args.jobs}: expected at least 1")
     layout = _layout(args.buckets, args.digits)
     variants = find_variants(args.tree, layout, args.variant)
-    sources = find_metadata(args.metadata)
+    beside = args.tree / METADATA_FOLDER
+    sources = find_metadata(args.metadata or ([beside] if beside.is_dir() else []))
     strays, files = StrayLog(), dict[str, FileTable]()
     with Crew(args.jobs) as crew:
         posts = _read_posts(sources, crew)

@@ -52,13 +52,10 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         async with open_session(tree, config, transport, listen, args.state_dir) as session:
             descriptor, _ = await target_of(session, plan.release)
             _check_release(plan, Digest.of(descriptor.encode()).hex)
-            wanted = replace(session.config, release=descriptor.release)
 
             async def cut(sync: Sync) -> None:
                 nonlocal stale
                 stale = restrict(sync, plan)
-                if not args.dry_run:
-                    await session.keep(wanted)
 
             wish = replace(wish_of(args, descriptor, session), delete=plan.delete)
             code = await bring_about(session, wish, out, dry_run=args.dry_run, between=cut)

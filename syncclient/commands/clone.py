@@ -104,7 +104,7 @@ async def begin(
     config = session.config
     release, fingerprint = release or config.release, config.root_fingerprint
     descriptor = session.stored_descriptor(release) if release == config.release else None
-    if descriptor is None or trust_root:
+    if descriptor is None or trust_root or session.trust.pinned_root() is None:
         fingerprint = (await session.pin(trust_root)).fingerprint
         signed = await session.refresh()
         descriptor = await session.descriptor(signed, release or newest(signed))

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +65,17 @@ Between = Callable[[Sync], Awaitable[None]]
 
 
 async def bring_about(
-    session: Session, wish: Wish, out: Output, *, dry_run: bool, between: Between | None = None
+    session: Session,
+    wish: Wish,
+    out: Output,
+    *,
+    dry_run: bool,
+    between: Between | None = None,
 ) -> ExitCode:
     """Survey, tell, guard, carry out; the summary is kept in ``out``.
 
-    ``between`` is called when the survey is done and nothing is changed yet.
+    ``between`` is called when the survey is done.  What is wished becomes the tree's own setting
+    when the guards have let it pass.
     """
     async with Sync(session, wish) as sync:
         await sync.look()
@@ -79,6 +86,7 @@ async def bring_about(
             out.summary(**plan_summary(sync))
             return ExitCode.COMPLETE
         sync.check_guards()
+        await session.keep(replace(session.config, release=wish.descriptor.release))
         try:
             report = await sync.carry_out()
         finally:
@@ -112,7 +120,7 @@ def tell_plan(sync: Sync, out: Output) -> None:
             ("files_kept", "files right"),
             ("files_to_add", "to add"),
             ("files_to_change", "to change"),
-            ("files_to_remove", "no longer in the release"),
+            ("files_to_remove", "not in the release or not selected"),
             ("files_unavailable", "unavailable"),
         )
         if plan[key]
@@ -135,7 +143,7 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
         out.warn(failure.text)
     if sync.removals and not report.files_removed and not report.files_failed:
         out.say(
-            f"{format_count(sync.removals)} files are no longer in the release; "
+            f"{format_count(sync.removals)} files here are not in the release or not selected; "
             "--delete moves them to the trash"
         )
     rate = report.bytes_written / report.seconds if report.seconds else 0

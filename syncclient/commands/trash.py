@@ -65,5 +65,6 @@ def _act(args: argparse.Namespace, roots: list[Path], age_s: float, out: Output)
                 trash.remove_empty_folders(root)
     out.summary(files=files, bytes=size_bytes)
     done = {"list": "in the trash", "restore": "restored", "empty": "deleted for good"}
-    out.say(f"{format_count(files)} files, {format_size(size_bytes)} {done[args.action]}")
+    would = "would be " if args.dry_run and args.action != "list" else ""
+    out.say(f"{format_count(files)} files, {format_size(size_bytes)} {would}{done[args.action]}")
     return ExitCode.INCOMPLETE if occupied else ExitCode.COMPLETE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from manifests.errors import ExitCode
 from manifests.model import Descriptor
@@ -21,7 +20,6 @@ from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
 from syncclient.session import Session, newest, open_session
-from syncclient.sync import Sync
 from syncclient.trust import ExpiredError
 
 
@@ -45,14 +43,8 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         transport = transport_of(args, config.transport)
         async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
             descriptor, expired = await target_of(session, args.to)
-            wanted = replace(session.config, release=descriptor.release)
-
-            async def keep(_: Sync) -> None:
-                if not args.dry_run:
-                    await session.keep(wanted)
-
             wish = wish_of(args, descriptor, session)
-            code = await bring_about(session, wish, out, dry_run=args.dry_run, between=keep)
+            code = await bring_about(session, wish, out, dry_run=args.dry_run)
             if expired is not None:
                 raise expired
             return code

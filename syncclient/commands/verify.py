@@ -98,6 +98,7 @@ async def _repair(sync: Sync, result: Verification, out: Output) -> bool:
         return False
     tell_report(report, sync, out)
     result.repaired = report.files_added + report.files_changed
+    out.say(f"{format_count(result.repaired)} repaired")
     out.summary(bytes_received=report.bytes_received, requests=report.requests)
     return not report.files_failed
 

@@ -436,6 +436,8 @@ class _RangesRefusedError(TransferError):
 
 
 def _reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
     return str(error) or type(error).__name__
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import threading
@@ -361,14 +362,17 @@ async def test_a_part_that_is_too_long_is_cut(tmp_path: Path) -> None:
     assert target(tmp_path).read_bytes() == LARGE
 
 
-async def test_an_error_of_the_disk_is_told_as_one(tmp_path: Path) -> None:
-    batch = large_batch(tmp_path, "large", LARGE)
-    await run_large(batch, cut(CHUNK_BYTES))
-    (part,) = parts(tmp_path)
-    part.unlink()
-    os.mkfifo(part)
-    outcome, _ = await run_large(batch)
+@pytest.mark.parametrize("chunks", [True, False])
+async def test_an_error_of_the_disk_is_told_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, chunks: bool
+) -> None:
+    def broken(_: int, **__: bool) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("syncclient.fetch.hash_open", broken)
+    outcome, _ = await run_large(large_batch(tmp_path, "large", LARGE, chunks=chunks))
     assert isinstance(outcome.error, StoreError)
+    assert "Input/output error" in str(outcome.error)
     assert not target(tmp_path).exists()
 
 
