@@ -157,6 +157,8 @@ def merge_transport(
     kept: Mapping[str, Any], environment: Mapping[str, str], flags: Mapping[str, Any]
 ) -> Transport:
     """Defaults < tree < environment < flags; a flag that is None or empty does not count."""
+    if unknown := sorted(kept.keys() - {f.name for f in fields(Transport)}):
+        raise ConfigError(f"the tree's config.toml: no transport setting {', '.join(unknown)}")
     merged = Transport()
     for origin, values in (
         ("the tree's config.toml", kept),
@@ -164,8 +166,6 @@ def merge_transport(
         ("the flags", flags),
     ):
         known = {f.name for f in fields(Transport)}
-        if unknown := sorted(values.keys() - known):
-            raise ConfigError(f"{origin}: there is no transport setting {', '.join(unknown)}")
         given = {k: v for k, v in values.items() if k in known and v not in (None, (), [], "")}
         try:
             merged = replace(merged, **{k: _convert(k, v) for k, v in given.items()})

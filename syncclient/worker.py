@@ -109,9 +109,10 @@ class ProcessWorker:
         return worker
 
     def _send(self, message: object) -> None:
-        if self._process.stdin is None or self._process.stdin.is_closing():
-            text = "a worker process ended unexpectedly"
-            raise SyncError(text, hint="Run the same command again; what is there stays.")
+        # The pipe may still take bytes that nobody will read; the reader has seen the end.
+        ended = self._reader is not None and self._reader.done()
+        if ended or self._process.stdin is None or self._process.stdin.is_closing():
+            raise _ended()
         data = pickle.dumps(message)
         self._process.stdin.write(_LENGTH.pack(len(data)) + data)
 
@@ -121,8 +122,8 @@ class ProcessWorker:
         serial = self._serial
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting[serial] = future
-        self._send(("run", serial, batch, host))
         try:
+            self._send(("run", serial, batch, host))
             return await future
         except asyncio.CancelledError:
             with suppress(SyncError):
@@ -133,15 +134,16 @@ class ProcessWorker:
 
     async def _read(self) -> None:
         stream = self._process.stdout
-        if stream is not None:
-            async for serial, outcome in _messages(stream):
-                future = self._waiting.get(serial)
-                if future is not None and not future.done():
-                    future.set_result(outcome)
-        text = "a worker process ended unexpectedly"
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(SyncError(text, hint="Run the same command again."))
+        try:
+            if stream is not None:
+                async for serial, outcome in _messages(stream):
+                    future = self._waiting.get(serial)
+                    if future is not None and not future.done():
+                        future.set_result(outcome)
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(_ended())
 
     async def close(self) -> None:
         """Let running batches be cancelled, and wait for the process to end."""
@@ -150,6 +152,13 @@ class ProcessWorker:
         if self._reader is not None:
             await self._reader
         await self._process.wait()
+
+
+def _ended() -> SyncError:
+    return SyncError(
+        "a worker process ended unexpectedly",
+        hint="Run the same command again; what is there stays.",
+    )
 
 
 async def _messages(stream: asyncio.StreamReader) -> AsyncIterator[Any]:

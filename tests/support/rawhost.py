@@ -209,6 +209,9 @@ class RawHost:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 while await self._exchange(reader, writer):
                     pass
+                # What was sent before a cut arrives.
+                writer.close()
+                await writer.wait_closed()
         except asyncio.CancelledError:
             pass
         finally:

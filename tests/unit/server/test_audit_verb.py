@@ -114,6 +114,7 @@ def test_strict_does_not_refuse_notices(tree: Path) -> None:
 
 def test_without_metadata_the_files_are_judged_by_themselves(tree: Path) -> None:
     spoil(tree)
+    (tree / "metadata").rename(tree.parent / "elsewhere")
     run = publisher("audit", tree, *LAYOUT)
     about_metadata = {"post-without-file", "file-without-post", "size-metadata", "unreadable-row"}
     kinds = {kind for _, kind, _ in found(run)}
@@ -122,8 +123,15 @@ def test_without_metadata_the_files_are_judged_by_themselves(tree: Path) -> None
     assert run.summary["posts"] is None
 
 
+def test_metadata_beside_the_variants_is_found(tree: Path) -> None:
+    spoil(tree)
+    named = publisher("audit", tree, *LAYOUT, "--metadata", tree / "metadata")
+    assert found(publisher("audit", tree, *LAYOUT)) == found(named)
+
+
 def test_one_variant_of_several(tree: Path) -> None:
     spoil(tree)
+    (tree / "metadata").rename(tree.parent / "elsewhere")
     run = publisher("audit", tree, *LAYOUT, "--variant", "512px")
     assert run.summary["files"] == {"512px": POSTS}
     assert found(run) == set()

@@ -125,7 +125,6 @@ def test_flags_win_over_environment_over_tree_over_defaults() -> None:
         "jobs": None,
         "locals": [],
         "mirrors": None,
-        "json": True,
     }
     assert merge_transport(kept, environment, flags) == Transport(
         bwlimit=1000, retries=3, timeout_s=30.5, mirrors=("https://kept",)
@@ -154,3 +153,13 @@ def test_a_setting_that_makes_no_sense_is_a_usage_error(
 ) -> None:
     with pytest.raises(ConfigError):
         merge_transport({}, environment, flags)
+
+
+def test_a_misspelled_setting_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no transport setting retriess"):
+        merge_transport({"retriess": 3}, {}, {})
+
+
+def test_a_setting_of_the_tree_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"config\.toml: .* bandwidth"):
+        merge_transport({"bandwidth": 7, "retries": 3}, {}, {})

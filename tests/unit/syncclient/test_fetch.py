@@ -381,7 +381,7 @@ async def test_a_cancelled_batch_leaves_nothing_half_done(tmp_path: Path) -> Non
 
     def tell(_: Request, answer: Answer) -> Answer:
         asked.set()
-        return answer
+        return replace(answer, pace_bytes_s=10**6)
 
     batch = large_batch(tmp_path, "large", LARGE)
     with raw_host(large_content, tell) as host:

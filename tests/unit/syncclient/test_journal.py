@@ -79,7 +79,7 @@ async def test_a_cancelled_flush_is_over_before_the_next_begins(
     def slow_transaction() -> Iterator[None]:
         with honest():
             writing.set()
-            go_on.wait()
+            go_on.wait(timeout=10)
             yield
 
     monkeypatch.setattr(state, "transaction", slow_transaction)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,9 @@ async def test_a_process_that_dies_is_an_error_not_a_wait(
 ) -> None:
     asked = threading.Event()
 
-    def tell(_: Request, __: Answer) -> Answer:
+    def tell(_: Request, answer: Answer) -> Answer:
         asked.set()
-        return Answer(status=200, body=b"x" * 100_000, pace_bytes_s=1000)
+        return replace(answer, pace_bytes_s=100)
 
     async with workers_of(publisher, 1, tell) as (workers, _):
         batch = bucket_batch(publisher.newest, 1, tmp_path)
@@ -118,7 +119,7 @@ async def test_a_cancel_reaches_the_process(publisher: Publisher, tmp_path: Path
     def stall(request: Request, answer: Answer) -> Answer:
         if request.path == "packs/y1/original/0001":
             asked.set()
-            return Answer(status=206, body=b"x" * 100_000, pace_bytes_s=100)
+            return replace(answer, pace_bytes_s=100)
         return answer
 
     async with workers_of(publisher, 1, stall) as (workers, _):
