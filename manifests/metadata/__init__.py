@@ -1,0 +1,1 @@
+"""What a dataset's metadata says of its posts: rows of JSON in, columns out."""
