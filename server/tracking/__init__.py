@@ -1,0 +1,1 @@
+"""The tracker: who has which torrent of this repository."""

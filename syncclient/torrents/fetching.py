@@ -1,0 +1,450 @@
+"""Fetching from peers: torrents into staging, BLAKE3, then a name in the tree.
+
+Rules:
+
+* A file is checked and named by the same workers as one that came over HTTP, after libtorrent has
+  said that it is on the file system.  It keeps its name in staging until the torrent has left the
+  session, so peers go on reading it; both names are one file.
+* At most ``WINDOW`` torrents at a time, so memory does not grow with the release.
+* Beside hosts, a torrent that brings nothing for some seconds gives its files back, and one that
+  is slow does when the hosts have nothing else to do.  Alone, it is given up after a longer while.
+* What an earlier run left in staging is hashed again by libtorrent, and again for its BLAKE3.
+  A staged file that already has a name in the tree is taken away first: nothing ever writes to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from manifests.errors import StoreError, TransferError, first_of_group
+from manifests.torrents.announce import State
+from syncclient.events import Notice
+from syncclient.fetch import Batch, Outcome
+from syncclient.hosts import Hosts
+from syncclient.parcels import Parcel, Parcels
+from syncclient.places import Places
+from syncclient.plan import Rows
+from syncclient.store import STAGING
+from syncclient.torrents.finding import PeerFinder
+from syncclient.torrents.runs import Run, load_metainfo
+from syncclient.torrents.swarm import Member, Metainfo, Swarm
+from syncclient.worker import Worker
+
+WINDOW: Final = 16
+# Connecting, bitfields and unchoking take a second; nothing after five is a swarm without seeds.
+_FIRST_BYTES_S: Final = 5.0
+_NEXT_BYTES_S: Final = 10.0
+_STALLED_S: Final = 3.0
+# While hosts are idle: when they begin to take from a torrent that has brought nothing yet, and
+# when they take all of one whose peers have gone.
+_SLOW_START_S: Final = 1.0
+_LEFT_S: Final = 1.0
+# Longer than that, and hosts that are idle take the rest.
+_SOON_S: Final = 10.0
+_PACE_S: Final = 5.0
+_LOOK_S: Final = 0.5
+_GATHER_S: Final = 0.05
+_COMMIT_S: Final = 1.0
+_COMMIT_ALL_S: Final = 5.0
+_BATCHES_A_WORKER: Final = 4
+_BATCH_FILES: Final = 1000
+# A .torrent that is more than this share of what is wanted of it is not worth its bytes.
+_WORTH: Final = 8
+
+
+MakeBatch = Callable[[Parcel, Rows], Batch]
+OnOutcome = Callable[[Batch, Outcome], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """What a transfer from peers works with; ``give_up_s`` without a byte ends it if alone."""
+
+    hosts: Hosts
+    cache: Path
+    places: Places
+    workers: Sequence[Worker]
+    make_batch: MakeBatch
+    on_outcome: OnOutcome
+    listen: Callable[[Notice], None]
+    alone: bool
+    give_up_s: float
+    # Whether libtorrent may find peers by itself: by other trackers, the hash table, the network.
+    finds_more: bool
+
+
+@dataclass(slots=True, eq=False)
+class _Claim:
+    """What one torrent is to bring: where each wanted file (row of the metainfo) belongs."""
+
+    run: Run
+    metainfo: Metainfo
+    places: dict[int, tuple[Parcel, int]]
+    left: set[int] = field(default_factory=set)
+    returned: set[int] = field(default_factory=set)
+
+    def sizes(self, rows: Iterable[int]) -> int:
+        return sum(int(self.places[row][0].work.fetch.sizes[self.places[row][1]]) for row in rows)
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast a torrent comes; ``moved_s`` is when it last did (monotonic seconds)."""
+
+    moved_s: float
+    _marks: deque[tuple[float, int]] = field(default_factory=deque)
+
+    @property
+    def has_begun(self) -> bool:
+        return bool(self._marks)
+
+    def note(self, done_bytes: int, now_s: float) -> None:
+        """So many bytes are here; what was thrown away does not count when it comes again."""
+        if done_bytes <= (self._marks[-1][1] if self._marks else 0):
+            return
+        self.moved_s = now_s
+        self._marks.append((now_s, done_bytes))
+        while now_s - self._marks[0][0] > _PACE_S:
+            self._marks.popleft()
+
+    def seconds_for(self, size_bytes: int) -> float:
+        """How long that many bytes take at the pace of the last seconds; 0 if it is not known."""
+        (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
+        return size_bytes * (last_s - first_s) / (last - first) if last > first else 0.0
+
+
+class PeerTransfer:
+    """The peers' side of one transfer; :meth:`run` ends when there is nothing left for them."""
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        finder: PeerFinder,
+        parcels: Parcels,
+        runs: Sequence[Run],
+        ways: Ways,
+    ) -> None:
+        self._swarm = swarm
+        self._finder = finder
+        self._parcels = parcels
+        # From the end of the plan, which hosts begin at its start.
+        self._runs = list(reversed(runs))
+        self._ways = ways
+        self._turn = 0
+        # Torrents of the first window that have not claimed their files yet.
+        self._openings = 0
+        # Torrents in a row for which libtorrent found nobody.
+        self._barren = 0
+        # Torrents that are fetched and offered from the tree while the run lasts.
+        self._offered: deque[Member] = deque()
+        self._states: dict[bytes, tuple[Run, State]] = {}
+
+    async def run(self) -> None:
+        """Work through the torrents, some at a time."""
+        finder = self._finder
+        self._states = {run.key: (run, State.LEECHING) for run in self._runs if self._wants(run)}
+        await finder.announce(self._states)
+        announcing = asyncio.create_task(finder.keep(lambda: self._states))
+        try:
+            await self._work_through()
+        finally:
+            self._parcels.opened.set()
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+            await finder.leave()
+
+    async def _work_through(self) -> None:
+        hopeful = [run for run in self._runs if self._is_hopeful(run)]
+        waiting = iter(hopeful)
+        self._openings = min(WINDOW, len(hopeful))
+
+        async def work() -> None:
+            for run in waiting:
+                await self._one(run)
+
+        with first_of_group():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(WINDOW):
+                    group.create_task(work())
+
+    def _wanted_bytes(self, run: Run) -> int:
+        return sum(parcel.size_bytes for parcel in self._parcels.free() if run.may_hold(parcel))
+
+    def _is_hopeful(self, run: Run) -> bool:
+        """Whether a torrent may find peers: those that are known, or some that nobody told us of.
+
+        Of the latter only as long as the torrents before it found any.
+        """
+        if self._ways.alone or self._finder.peers_of(run):
+            return True
+        may_be = self._ways.finds_more or not self._finder.has_tracker
+        return may_be and self._barren < WINDOW
+
+    def _wants(self, run: Run) -> bool:
+        """Whether enough of a torrent is wanted to be worth its metainfo."""
+        wanted = self._wanted_bytes(run)
+        return wanted > 0 and (self._ways.alone or wanted >= _WORTH * run.ref.size_bytes)
+
+    async def _one(self, run: Run) -> None:
+        """Fetch what is wanted of one torrent; whatever goes wrong, its files are given back."""
+        try:
+            claim = await self._open(run)
+        finally:
+            self._openings -= 1
+            if self._openings <= 0:
+                self._parcels.opened.set()
+        if claim is None:
+            return
+        try:
+            await self._fetch(claim)
+        except (TransferError, TimeoutError, RuntimeError) as error:
+            self._ways.listen(Notice(text=f"peers: {error}", warning=True))
+        finally:
+            self._give_back(claim)
+
+    async def _open(self, run: Run) -> _Claim | None:
+        """Claim what is wanted of one torrent, if there is enough."""
+        if not self._wants(run) or not self._is_hopeful(run):
+            return None
+        try:
+            metainfo = await load_metainfo(run.ref, self._ways.hosts, self._ways.cache)
+        except TransferError as error:
+            self._ways.listen(Notice(text=f"peers: {error.message}", warning=True))
+            return None
+        if not (metainfo.has_trackers or self._ways.finds_more or self._finder.peers_of(run)):
+            self._barren += 1
+            return None
+        claim = self._claim(run, metainfo)
+        return claim if claim.places else None
+
+    def _claim(self, run: Run, metainfo: Metainfo) -> _Claim:
+        rows_of = {path: row for row, path in enumerate(metainfo.paths)}
+        layout, places = self._ways.places.layout, dict[int, tuple[Parcel, int]]()
+
+        def matches(parcel: Parcel) -> Rows:
+            if not run.may_hold(parcel):
+                return np.empty(0, np.intp)
+            prefix = f"{run.variant}/{layout.bucket_name(parcel.work.bucket)}/"
+            names = parcel.work.fetch.take(parcel.rows).names()
+            return parcel.rows[[prefix + name in rows_of for name in names]]
+
+        for parcel in self._parcels.claim(matches):
+            prefix = f"{run.variant}/{layout.bucket_name(parcel.work.bucket)}/"
+            names = parcel.work.fetch.take(parcel.rows).names()
+            for row, name in zip(parcel.rows.tolist(), names, strict=True):
+                places[rows_of[prefix + name]] = (parcel, row)
+        return _Claim(run=run, metainfo=metainfo, places=places, left=set(places))
+
+    def _give_back(self, claim: _Claim) -> None:
+        """Return what is left of a claim to the plan."""
+        parcels = list(_parts(claim, claim.left))
+        claim.left.clear()
+        self._parcels.give_back(parcels)
+
+    # ----------------------------------------------------------------- one torrent
+
+    async def _fetch(self, claim: _Claim) -> None:
+        run, places = claim.run, self._ways.places
+        root = places.root(run.variant)
+        staging = Path(root, *STAGING, run.key.hex())
+        fresh = await asyncio.to_thread(_prepare, staging, claim)
+        member = await self._swarm.fetch(
+            claim.metainfo,
+            staging,
+            claim.left,
+            fresh=fresh,
+            peers=self._finder.peers_of(run),
+        )
+        try:
+            await self._watch(claim, member, staging)
+        except asyncio.CancelledError:
+            # The next run goes on with what is staged.
+            await self._swarm.remove(member)
+            raise
+        except BaseException:
+            await self._let_go(member, staging)
+            raise
+        await self._let_go(member, staging)
+        await self._offer(claim)
+
+    async def _let_go(self, member: Member, staging: Path) -> None:
+        await self._swarm.remove(member)
+        await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+
+    async def _offer(self, claim: _Claim) -> None:
+        """Offer what was fetched from where it is now, until the run ends or others need room."""
+        run, places = claim.run, self._ways.places
+        brought = sorted(set(claim.places) - claim.left - claim.returned)
+        if not brought or places.variant_parts(run.variant) != (run.variant,):
+            return
+        held = np.zeros(len(claim.metainfo.paths), np.bool_)
+        held[brought] = True
+        if len(self._offered) >= WINDOW:
+            await self._swarm.remove(self._offered.popleft())
+        root = places.root(run.variant).absolute()
+        peers = self._finder.peers_of(run)
+        self._offered.append(await self._swarm.offer(claim.metainfo, root, held, peers=peers))
+        self._states[run.key] = (run, State.SEEDING)
+
+    async def _watch(self, claim: _Claim, member: Member, staging: Path) -> None:
+        """Commit what completes, until all is there or it takes too long."""
+        rows_by_index = {int(claim.metainfo.index[row]): row for row in claim.places}
+        known = set(self._finder.peers_of(claim.run))
+        committed_s = asked_s = time.monotonic()
+        pace = _Pace(moved_s=committed_s)
+        ready = {row for row in claim.left if not claim.metainfo.piece_counts[row]}
+        self._barren += 1
+        while claim.left:
+            member.changed.clear()
+            ready |= {rows_by_index[n] for n in member.take_completed() if n in rows_by_index}
+            ready &= claim.left
+            now_s = time.monotonic()
+            if due := _due(claim, ready, now_s - committed_s):
+                await self._swarm.flush(member)
+                await self._commit(claim, due, staging)
+                committed_s = pace.moved_s = time.monotonic()
+                continue
+            if member.error:
+                raise TransferError(member.error)
+            if new := set(self._finder.peers_of(claim.run)) - known:
+                known |= new
+                await self._swarm.connect(member, sorted(new))
+            status = await self._swarm.status(member)
+            pace.note(status.done_bytes, now_s)
+            if status.peers:
+                self._barren = 0
+            if known and not status.peers and now_s - asked_s > _STALLED_S:
+                # One that was cut off for a misunderstanding may come again.
+                asked_s = now_s
+                await self._swarm.connect(member, sorted(known))
+            if self._is_over(pace, now_s, status.peers):
+                return
+            if self._is_late(claim, pace, now_s):
+                await self._halve(claim, member)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await member.changed.wait()
+            # Files complete by the hundred.
+            await asyncio.sleep(_GATHER_S)
+
+    def _is_over(self, pace: _Pace, now_s: float, peers: int) -> bool:
+        """Whether nothing came for so long that others should have what is left."""
+        still_s = now_s - pace.moved_s
+        if self._ways.alone:
+            return still_s > self._ways.give_up_s
+        if self._parcels.idle.is_set():
+            left_alone = pace.has_begun and not peers
+            return still_s > (_LEFT_S if left_alone else _STALLED_S)
+        return still_s > (_NEXT_BYTES_S if pace.has_begun else _FIRST_BYTES_S)
+
+    def _is_late(self, claim: _Claim, pace: _Pace, now_s: float) -> bool:
+        """Whether hosts have nothing to do while peers have much."""
+        if self._ways.alone or not self._parcels.idle.is_set():
+            return False
+        if not pace.has_begun:
+            return now_s - pace.moved_s > _SLOW_START_S
+        return pace.seconds_for(claim.sizes(claim.left)) > _SOON_S
+
+    async def _halve(self, claim: _Claim, member: Member) -> None:
+        """Give half of what has not begun to come to the hosts."""
+        begun = await self._swarm.begun(member, claim.metainfo)
+        waiting = [row for row in sorted(claim.left) if not begun[row]]
+        given = set(waiting[: -(-len(waiting) // 2)])
+        claim.left -= given
+        claim.returned |= given
+        await self._swarm.want(member, claim.metainfo, claim.left)
+        self._parcels.give_back(_parts(claim, given))
+
+    async def _commit(self, claim: _Claim, ready: set[int], staging: Path) -> None:
+        """Let workers check staged files and name them in the tree, some batches at a time."""
+        slots = asyncio.Semaphore(_BATCHES_A_WORKER * len(self._ways.workers))
+        folders = staging / claim.run.variant
+
+        async def place(parcel: Parcel, rows: Sequence[int]) -> None:
+            entries = np.array([claim.places[row][1] for row in rows], np.intp)
+            folder = str(folders / self._ways.places.layout.bucket_name(parcel.work.bucket))
+            batch = self._ways.make_batch(parcel, entries)
+            batch = replace(batch, locals=(folder,), staged=True)
+            async with slots:
+                outcome = await self._next_worker().run(batch, None)
+            self._ways.on_outcome(batch, outcome)
+            claim.left.difference_update(rows[number] for number in outcome.done)
+            self._parcels.settle(len(outcome.done))
+            if isinstance(outcome.error, StoreError):
+                raise outcome.error
+
+        with first_of_group():
+            async with asyncio.TaskGroup() as group:
+                for parcel, rows in _by_parcel(claim, ready):
+                    for start in range(0, len(rows), _BATCH_FILES):
+                        group.create_task(place(parcel, rows[start : start + _BATCH_FILES]))
+        if wrong := ready & claim.left:
+            raise TransferError(
+                f"{len(wrong)} files of torrent {claim.run.key.hex()[:16]} do not have the BLAKE3 "
+                "of the manifest"
+            )
+
+    def _next_worker(self) -> Worker:
+        self._turn += 1
+        return self._ways.workers[self._turn % len(self._ways.workers)]
+
+
+def _by_parcel(claim: _Claim, rows: Iterable[int]) -> list[tuple[Parcel, list[int]]]:
+    """Rows of the metainfo by the parcels that they belong to, each in the parcel's order."""
+    found: dict[int, tuple[Parcel, list[int]]] = {}
+    for row in rows:
+        parcel = claim.places[row][0]
+        found.setdefault(id(parcel), (parcel, []))[1].append(row)
+    for _, those in found.values():
+        those.sort(key=lambda row: claim.places[row][1])
+    return list(found.values())
+
+
+def _parts(claim: _Claim, rows: Iterable[int]) -> Iterator[Parcel]:
+    """Rows of the metainfo as parcels."""
+    for parcel, those in _by_parcel(claim, rows):
+        yield parcel.only(np.array([claim.places[row][1] for row in those], np.intp))
+
+
+def _ripe(claim: _Claim, ready: set[int]) -> set[int]:
+    """What is ready of parcels of which all is: a batch of a whole parcel costs the least."""
+    short = {id(claim.places[row][0]) for row in claim.left - ready}
+    return {row for row in ready if id(claim.places[row][0]) not in short}
+
+
+def _due(claim: _Claim, ready: set[int], waited_s: float) -> set[int]:
+    """What is ready and should be committed now, ``waited_s`` after the last time."""
+    if ready == claim.left or waited_s >= _COMMIT_ALL_S:
+        return set(ready)
+    return _ripe(claim, ready) if waited_s >= _COMMIT_S else set()
+
+
+def _prepare(staging: Path, claim: _Claim) -> bool:
+    """Make staging ready, with empty files made and those of the tree taken out.
+
+    Returns whether it is new.
+    """
+    fresh = not staging.exists()
+    staging.mkdir(parents=True, exist_ok=True)
+    for folder, _, names in os.walk(staging):
+        for name in names:
+            path = Path(folder, name)
+            if path.lstat().st_nlink > 1:
+                path.unlink()
+    for row in claim.left:
+        if not claim.metainfo.piece_counts[row]:
+            path = staging / claim.metainfo.paths[row]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return fresh

@@ -1,0 +1,33 @@
+"""Hours of the day at which seeding is wanted."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from manifests.errors import ConfigError
+
+_SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """From one minute of the day to another, perhaps over midnight; local time."""
+
+    start: int
+    stop: int
+
+    def holds(self, minute: int) -> bool:
+        """Whether a minute of the day (0 to 1439) is within."""
+        if self.start <= self.stop:
+            return self.start <= minute < self.stop
+        return minute >= self.start or minute < self.stop
+
+
+def parse_hours(text: str) -> Hours:
+    """``22:00-07:00``; ConfigError for anything else."""
+    found = _SPAN.fullmatch(text)
+    if found is None:
+        raise ConfigError(f"--hours {text}: expected a span of the day, such as 22:00-07:00")
+    first_h, first_m, last_h, last_m = map(int, found.groups())
+    return Hours(first_h * 60 + first_m, last_h * 60 + last_m)
