@@ -18,7 +18,7 @@ demo: environment ## make a sample dataset, publish, clone, upgrade, damage, rep
 test: environment ## run the whole suite: lint, types, tests
 	@sh tests/bootstrap/tools.sh
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: environment ## check style and types, change nothing
 	@$(BIN)/ruff check
@@ -41,7 +41,7 @@ lock: environment ## write requirements.lock anew from pyproject.toml, newest ve
 	    --no-emit-trusted-host --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment, the caches and the logs
-	@rm -rf .venv .venv-install.log .apt-install.log .demo build dist
+	@rm -rf .venv .venv-install.log .apt-install.log .npm-install.log .demo build dist
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from docs.examples.demo import Demo, fetch, publish
+from docs.examples.demo import Demo, fetch, publish, select
 
 PATH = Path(__file__).parent / "images" / "demo.svg"
 # The table of the demo fits; anything wider would be shown in smaller letters.
@@ -28,6 +28,7 @@ def record(root: Path, posts: int) -> Console:
     trees = publish(demo, posts)
     with demo.serving(root / "repo") as url:
         fetch(demo, url, trees)
+        select(demo, url, trees)
     demo.table()
     return console
 

@@ -145,6 +145,20 @@ class Fields:
             raise ManifestError(self.place(key), f"expected {size_bytes} bytes, got {len(value)}")
         return value
 
+    def blob_up_to(self, key: str, max_bytes: int) -> bytes:
+        """At most ``max_bytes`` bytes."""
+        value: bytes = self._get(key, bytes, "bytes")
+        if len(value) > max_bytes:
+            raise ManifestError(self.place(key), f"more than {max_bytes} bytes")
+        return value
+
+    def blobs(self, key: str, count: int) -> list[bytes]:
+        """A list of exactly ``count`` items, all bytes."""
+        values = self._list(key, count)
+        if len(values) != count or not all(isinstance(value, bytes) for value in values):
+            raise ManifestError(self.place(key), f"expected {count} items of bytes")
+        return values
+
     def digest(self, key: str) -> Digest:
         """A BLAKE3 digest."""
         return Digest(self.blob(key, DIGEST_BYTES))

@@ -48,3 +48,8 @@ class Digest:
     def __str__(self) -> str:
         """Hexadecimal, as users see digests everywhere."""
         return self.hex
+
+
+def keystream(seed: bytes, start: int, size_bytes: int) -> bytes:
+    """Bytes ``start`` to ``start + size_bytes`` of the endless output of BLAKE3 over a seed."""
+    return blake3.blake3(seed).digest(length=size_bytes, seek=start)

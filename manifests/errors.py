@@ -7,6 +7,8 @@ foreign library is called, so a caller of ours only ever meets :class:`SyncError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -109,3 +111,21 @@ class ConfigError(SyncError):
     """The user asked for something that cannot be; nothing was changed."""
 
     exit_code = ExitCode.USAGE
+
+
+@contextmanager
+def first_of_group() -> Iterator[None]:
+    """Around a task group: its first error in place of the group, if all of them are ours.
+
+    ``except*`` would do, but Python 3.11.2, which Debian 12 has, wraps what is raised in it anew.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours, others = group.split(SyncError)
+        if ours is None or others is not None:
+            raise
+        error: BaseException = ours
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None

@@ -40,6 +40,7 @@ from manifests.digest import DIGEST_BYTES, Digest, digest_bytes
 from manifests.errors import ManifestError
 from manifests.model import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_REMOVED, ManifestRef
 from manifests.paths import MAX_BUCKETS, MAX_ID, check_extension
+from manifests.zstd import inflate, inflater
 
 MAGIC = b"bsyncmf1"
 _PREFIX = struct.Struct("<8sII")
@@ -314,25 +315,6 @@ def _header_rows(
 
 # --------------------------------------------------------------------------- reading
 
-Inflate = Callable[[bytes | memoryview, str, int], bytes]
-
-
-def _inflater() -> Inflate:
-    """A function ``(data, where, limit_bytes)``; threads must not share it (zstandard docs)."""
-    decompress = zstandard.ZstdDecompressor().decompress
-
-    def inflate(data: bytes | memoryview, where: str, limit: int) -> bytes:
-        try:
-            stated = zstandard.frame_content_size(data)
-            if not 0 <= stated <= limit:
-                raise ManifestError(where, f"states {stated} bytes, at most {limit} are possible")
-            raw: bytes = decompress(data, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise ManifestError(where, f"not a zstd frame ({error})") from error
-        return raw
-
-    return inflate
-
 
 def decode_header(data: bytes, ref: ManifestRef, where: str = "manifest") -> Header:
     """Check the first ``ref.header_bytes`` of a manifest against the descriptor and read them.
@@ -349,7 +331,7 @@ def decode_header(data: bytes, ref: ManifestRef, where: str = "manifest") -> Hea
     if length != len(data) - PREFIX_BYTES:
         raise ManifestError(f"{where}.header", f"states {length} bytes, not those that follow")
     limit = min(raw_bytes, MAX_HEADER_BYTES, _HEADER_FIXED_BYTES + ref.entries * _ROW_BYTES)
-    raw = _inflater()(memoryview(data)[PREFIX_BYTES:], f"{where}.header", limit)
+    raw = inflate(memoryview(data)[PREFIX_BYTES:], f"{where}.header", limit)
     if len(raw) != raw_bytes:
         raise ManifestError(f"{where}.header", f"states {raw_bytes} bytes, has {len(raw)}")
     header = _read_header(codec.decode(raw, where, max_bytes=MAX_HEADER_BYTES), len(data))
@@ -501,13 +483,13 @@ def _inflate_rows(
     counts = header.row_count[rows].tolist()
     limits = _raw_limit(header.row_count[rows].astype(np.uint64), header.row_bytes[rows]).tolist()
     names = header.row_digest[rows].tobytes()
-    raws, inflate = [], _inflater()
+    raws, inflate_next = [], inflater()
     for place, (row, data) in enumerate(zip(rows.tolist(), frames, strict=True)):
         name = names[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
         if len(data) != lengths[place] or digest_bytes(data) != name:
             raise ManifestError(f"{where}.rows[{row}]", "not the bytes that the header names")
         count = counts[place]
-        raw = inflate(data, f"{where}.rows[{row}]", limits[place])
+        raw = inflate_next(data, f"{where}.rows[{row}]", limits[place])
         if len(raw) < count * _ENTRY_BYTES:
             raise ManifestError(
                 f"{where}.rows[{row}]", f"{len(raw)} bytes are too few for {count} entries"
@@ -613,7 +595,7 @@ def decode_removed(header: Header, data: bytes, where: str = "manifest") -> Remo
     if len(data) != header.removed_length or Digest.of(data) != header.removed_digest:
         raise ManifestError(where, "not the bytes that the header names")
     count = header.removed_count
-    raw = _inflater()(data, where, count * _REMOVED_BYTES) if count else data
+    raw = inflate(data, where, count * _REMOVED_BYTES) if count else data
     if len(raw) != count * _REMOVED_BYTES:
         raise ManifestError(where, f"{len(raw)} bytes are not {count} removed entries")
     removed = Removed(

@@ -15,6 +15,7 @@ from manifests import codec
 from manifests.codec import Fields
 from manifests.digest import Digest
 from manifests.errors import ManifestError
+from manifests.framed import FramedRef
 from manifests.paths import (
     Layout,
     SafePath,
@@ -22,11 +23,14 @@ from manifests.paths import (
     check_name,
     check_variant,
 )
+from manifests.torrents.refs import TorrentSet
 
 MAX_DESCRIPTOR_BYTES = 32 * 2**20
 MAX_LAYERS = 1000
 MAX_VARIANTS = 64
 MAX_ASSETS = 100_000
+# Kinds of metadata: posts, tags, aliases, notes and so on.
+MAX_TABLES = 100
 # Decompressed or not; 100 million entries have a header of 45 MiB.
 MAX_HEADER_BYTES = 512 * 2**20
 # Ids that one layer takes away: its list, five bytes each, is read in one piece.
@@ -87,10 +91,13 @@ class LayerRef:
     name: str
     date: int
     manifests: Mapping[str, ManifestRef]
+    # By variant; a layer that was published without torrents has none.
+    torrents: Mapping[str, TorrentSet] = field(default_factory=dict)
 
     def to_map(self) -> dict[str, Any]:
         """The map that stands in the descriptor."""
-        return {
+        sets = {variant: found.to_map() for variant, found in self.torrents.items()}
+        return ({"torrents": sets} if sets else {}) | {
             "name": self.name,
             "date": self.date,
             "manifests": {variant: ref.to_map() for variant, ref in self.manifests.items()},
@@ -111,6 +118,7 @@ class LayerRef:
                 check_variant(name, held.place(name)): ManifestRef.from_fields(held.map(name))
                 for name in variants
             },
+            torrents=_torrents(fields, variants),
         )
 
 
@@ -137,6 +145,34 @@ class Asset:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TableRef:
+    """Rows of metadata, as the publisher's files have them: one table, such as ``posts``.
+
+    ``rows`` and ``raw_bytes`` (the lines with their ends) are for display and planning.
+    """
+
+    name: str
+    rows: int
+    raw_bytes: int
+    ref: FramedRef
+
+    def to_map(self) -> dict[str, Any]:
+        """The map that stands in the descriptor."""
+        stated = {"name": self.name, "rows": self.rows, "bytes": self.raw_bytes}
+        return stated | self.ref.to_map()
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> TableRef:
+        """Read it back, with its name checked."""
+        return cls(
+            name=check_name(fields.text("name"), fields.place("name"), "table"),
+            rows=fields.uint("rows", 2**32 - 1),
+            raw_bytes=fields.uint("bytes"),
+            ref=FramedRef.from_fields(fields),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
     """Files and bytes of one variant of a whole release."""
 
@@ -156,6 +192,9 @@ class Descriptor:
     layers: tuple[LayerRef, ...]
     totals: Mapping[str, Totals]
     assets: tuple[Asset, ...] = field(default=())
+    # What the publisher's metadata say of the posts; releases without metadata have neither.
+    tag_index: FramedRef | None = None
+    tables: tuple[TableRef, ...] = ()
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -164,8 +203,14 @@ class Descriptor:
 
     def encode(self) -> bytes:
         """The canonical bytes; their BLAKE3 is the release's own name."""
+        stated: dict[str, Any] = {}
+        if self.tag_index is not None:
+            stated["tag_index"] = self.tag_index.to_map()
+        if self.tables:
+            stated["metadata"] = [table.to_map() for table in self.tables]
         return codec.encode(
-            {
+            stated
+            | {
                 "format": codec.FORMAT,
                 "dataset": self.dataset,
                 "release": self.release,
@@ -196,6 +241,8 @@ class Descriptor:
             layers=tuple(LayerRef.from_fields(item) for item in fields.maps("layers", MAX_LAYERS)),
             totals={name: _totals(totals.map(name)) for name in totals.keys()},  # noqa: SIM118
             assets=tuple(Asset.from_fields(item) for item in fields.maps("assets", MAX_ASSETS)),
+            tag_index=_optional_index(fields),
+            tables=_tables(fields),
         )
         _check_layers(descriptor, where)
         _check_assets(descriptor, where)
@@ -206,6 +253,30 @@ def _optional_name(fields: Fields, key: str) -> str | None:
     if not fields.has(key):
         return None
     return check_name(fields.text(key), fields.place(key), "release")
+
+
+def _optional_index(fields: Fields) -> FramedRef | None:
+    return FramedRef.from_fields(fields.map("tag_index")) if fields.has("tag_index") else None
+
+
+def _torrents(fields: Fields, variants: list[str]) -> dict[str, TorrentSet]:
+    if not fields.has("torrents"):
+        return {}
+    sets = fields.map("torrents")
+    for name in sets.keys():  # noqa: SIM118 (checked on the way)
+        if name not in variants:
+            raise ManifestError(sets.place(name), "the layer has no such variant")
+    return {name: TorrentSet.from_fields(sets.map(name)) for name in sets.keys()}  # noqa: SIM118
+
+
+def _tables(fields: Fields) -> tuple[TableRef, ...]:
+    if not fields.has("metadata"):
+        return ()
+    tables = tuple(TableRef.from_fields(item) for item in fields.maps("metadata", MAX_TABLES))
+    names = [table.name for table in tables]
+    if sorted(set(map(str.casefold, names))) != list(map(str.casefold, names)):
+        raise ManifestError(fields.place("metadata"), "tables are not ascending, each name once")
+    return tables
 
 
 def _layout(fields: Fields) -> Layout:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from manifests.errors import ExitCode, StoreError, SyncError
-from server.output import Output
+from syncclient.output import Output
 
 VERBS = ("init", "publish", "audit", "serve", "refresh", "rotate_key", "sample")
 

@@ -12,7 +12,7 @@ from manifests.units import format_count, format_duration, format_size
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from server.output import Output
+    from syncclient.output import Output
 
 _INTERVAL_S: Final = 0.5
 # Before this much time has passed, a rate says nothing about the rest.
@@ -47,16 +47,18 @@ class Progress:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, phase: str, files_total: int = 0, bytes_total: int = 0) -> None:
-        """A new phase; totals are 0 where they are not known."""
-        self._phase = phase
-        self._files, self._files_total = 0, files_total
+    def begin(
+        self, phase: str, total: int = 0, bytes_total: int = 0, *, what: str = "files"
+    ) -> None:
+        """A new phase, which counts files or ``what`` else; totals are 0 where nobody knows."""
+        self._phase, self._what = phase, what
+        self._done, self._total = 0, total
         self._bytes, self._bytes_total = 0, bytes_total
         self._began_at = time.monotonic()
 
     def advance(self, files: int, size_bytes: int = 0) -> None:
         """So many files and bytes more are done."""
-        self._files += files
+        self._done += files
         self._bytes += size_bytes
         now = time.monotonic()
         if now - self._shown_at >= _INTERVAL_S:
@@ -67,8 +69,9 @@ class Progress:
         self._out.event(
             "progress",
             phase=self._phase,
-            files=self._files,
-            files_total=self._files_total or None,
+            what=self._what,
+            done=self._done,
+            total=self._total or None,
             bytes=self._bytes,
             bytes_total=self._bytes_total or None,
             seconds=round(elapsed_s, 1),
@@ -77,12 +80,12 @@ class Progress:
             self._live.update(self._line(elapsed_s), refresh=True)
 
     def _line(self, elapsed_s: float) -> str:
-        total = f" of {format_count(self._files_total)}" if self._files_total else ""
-        parts = [f"{self._phase}: {format_count(self._files)}{total} files"]
+        total = f" of {format_count(self._total)}" if self._total else ""
+        parts = [f"{self._phase}: {format_count(self._done)}{total} {self._what}"]
         if self._bytes:
             parts.append(format_size(self._bytes))
         if elapsed_s > 0:
-            parts.append(f"{format_count(round(self._files / elapsed_s))} files/s")
+            parts.append(f"{format_count(round(self._done / elapsed_s))} {self._what}/s")
         share = self._share()
         if share and elapsed_s > _ETA_AFTER_S:
             left_s = elapsed_s * (1 - share) / share
@@ -91,8 +94,8 @@ class Progress:
 
     def _share(self) -> float:
         """What part of the phase is done, by files and bytes alike; 0 if nobody knows."""
-        if not self._files_total:
+        if not self._total:
             return 0.0
-        by_files = self._files / self._files_total
-        by_bytes = self._bytes / self._bytes_total if self._bytes_total else by_files
-        return min(1.0, (by_files + by_bytes) / 2)
+        by_count = self._done / self._total
+        by_bytes = self._bytes / self._bytes_total if self._bytes_total else by_count
+        return min(1.0, (by_count + by_bytes) / 2)

@@ -30,7 +30,7 @@ from manifests.notices import TARGET_NAME, Notices
 from server.signing import Signing
 
 DESCRIPTOR_SUFFIX: Final = ".msgpack"
-_OBJECT_MODE: Final = 0o444
+OBJECT_MODE: Final = 0o444
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Repository:
         path = self.object_path(digest)
         if not path.is_file() or path.read_bytes() != data:
             temporary = self.new_temporary()
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OBJECT_MODE)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OBJECT_MODE)
             with os.fdopen(fd, "wb") as file:
                 file.write(data)
             self.adopt_object(temporary, digest)

@@ -32,7 +32,7 @@ from manifests.paths import (
     component_problem,
     parse_entry_name,
 )
-from syncclient.tree import Listing, list_bucket
+from syncclient.tree import Listing, list_bucket, printable
 
 _OTHER_KINDS = {"symlink": "it is a symbolic link", "special": "it is neither a file nor a folder"}
 # VARIANT/BUCKET
@@ -79,11 +79,6 @@ class BucketWalk(FolderWalk):
     """A bucket's folder: its entries, by ascending id, and what lies among them."""
 
     entries: Listing
-
-
-def printable(name: str) -> str:
-    """A file name as text that can be encoded: bytes that are no UTF-8 become escapes."""
-    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 # --------------------------------------------------------------------------- variants

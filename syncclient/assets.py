@@ -53,7 +53,7 @@ def wanted_assets(descriptor: Descriptor, variants: Iterable[str], *, whole: boo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class Found:
     """What stands at a path; ``recorded`` if our record holds, b"" is the digest of no file.
 
     ``mtime_ns`` is what may be recorded of its time.
@@ -75,7 +75,7 @@ def survey_assets(
         for asset in descriptor.assets:
             history.setdefault(asset.path.text, set()).add(asset.digest.raw)
     for asset in wanted:
-        found = _look(asset.path, places, records)
+        found = look_at(asset.path, places, records.get(asset.path.text))
         ours = history.get(asset.path.text, set()) | {asset.digest.raw}
         if found is None:
             survey.added.append(asset)
@@ -108,14 +108,17 @@ def _dropped(
         path = SafePath(text)
         # Where a folder of theirs is a file or a link by now, they are not there.
         with suppress(StoreError):
-            found = _look(path, places, records)
+            found = look_at(path, places, records.get(text))
             if found is not None and (found.recorded or found.digest in history[text]):
                 dropped.append((path, found.stat))
     return dropped
 
 
-def _look(path: SafePath, places: Places, records: Mapping[str, AssetRecord]) -> _Found | None:
-    """What stands at a path; None for nothing.  StoreError where a folder is a link or a file."""
+def look_at(path: SafePath, places: Places, record: AssetRecord | None) -> Found | None:
+    """What stands at a path; None for nothing.  StoreError where a folder is a link or a file.
+
+    A file whose record holds is not read.
+    """
     root, folder = places.asset(path)
     try:
         root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -126,28 +129,28 @@ def _look(path: SafePath, places: Places, records: Mapping[str, AssetRecord]) ->
     except FileNotFoundError:
         return None
     try:
-        return _look_in(folder_fd, path.parts[-1], records.get(path.text))
+        return _look_in(folder_fd, path.parts[-1], record)
     finally:
         os.close(folder_fd)
 
 
-def _look_in(folder_fd: int, name: str, record: AssetRecord | None) -> _Found | None:
+def _look_in(folder_fd: int, name: str, record: AssetRecord | None) -> Found | None:
     try:
         fd = open_regular(name, dir_fd=folder_fd)
     except FileNotFoundError:
         return None
     except OSError:
-        return _Found(stat=FileStat(0, 0, 0), digest=b"")
+        return Found(stat=FileStat(0, 0, 0), digest=b"")
     try:
         now, looked_ns = stat_of(fd), time.time_ns()
         if record and (record.size_bytes, record.mtime_ns) == (now.size_bytes, now.mtime_ns):
-            return _Found(stat=now, digest=record.digest, recorded=True)
+            return Found(stat=now, digest=record.digest, recorded=True)
         try:
             read = hash_open(fd, with_chunks=False)
         except StoreError:
-            return _Found(stat=now, digest=b"")
+            return Found(stat=now, digest=b"")
         mtime = unsure_if_racy(np.array([read.stat.mtime_ns], np.int64), looked_ns)
-        return _Found(stat=read.stat, digest=read.digest, mtime_ns=int(mtime[0]))
+        return Found(stat=read.stat, digest=read.digest, mtime_ns=int(mtime[0]))
     finally:
         os.close(fd)
 

@@ -24,8 +24,12 @@ VERBS = (
     "apply",
     "status",
     "verify",
+    "search",
+    "explain",
     "releases",
     "checkout",
+    "lock",
+    "seed",
     "trash",
 )
 

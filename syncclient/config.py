@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import tomli_w
@@ -26,6 +27,8 @@ from syncclient.selection import Selection, parse_ids
 CONFIG_NAME = "config.toml"
 IDS_NAME = "selection.ids"
 _FORMAT = 1
+# Files of a tree that may be deleted in one run unless told otherwise.
+DELETE_SHARE = 0.10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +96,9 @@ def _from_document(document: dict[str, Any], path: Path) -> TreeConfig:
             variants=tuple(check_variant(v) for v in variants) if variants else None,
             buckets=(int(buckets[0]), int(buckets[1])) if buckets else None,
             ids=ids,
+            query=str(chosen.get("query", "")),
+            seed=str(chosen.get("seed", "")),
+            metadata=bool(chosen.get("metadata")),
         ),
         variant_dirs={
             check_variant(k): str(v) for k, v in document.get("variant_dirs", {}).items()
@@ -120,6 +126,10 @@ async def save_tree_config(tree: Path, config: TreeConfig) -> None:
         selection["ids"] = True
         text = "\n".join(np.char.mod("%d", chosen.ids).tolist()) + "\n"
         await write_durably(private_folder(tree) / IDS_NAME, text.encode())
+    if chosen.query:
+        selection |= {"query": chosen.query, "seed": chosen.seed}
+    if chosen.metadata:
+        selection["metadata"] = True
     document = {
         "format": _FORMAT,
         "dataset": config.dataset,
@@ -148,9 +158,29 @@ class Transport:
     retries: int = 5
     timeout_s: float = 30.0
     allow_redirect: tuple[str, ...] = ()
+    # Where the files of the tree come from: auto, http or torrent.
+    source: str = "auto"
+    # Peers to ask beside those that trackers name, as HOST:PORT.
+    peers: tuple[str, ...] = ()
+    # Where peers reach us, as libtorrent's listen_interfaces; port 0 picks one.
+    listen: str = "0.0.0.0:0,[::]:0"
+    # Bytes a second to all peers; 0 for no limit.
+    upload_limit: int = 0
+    # Ways to find peers, and to reach them, beside trackers and TCP.
+    dht: bool = False
+    lsd: bool = False
+    utp: bool = False
+    port_mapping: bool = False
+    encryption: str = "prefer"
 
 
-_LISTS = {"mirrors", "locals", "allow_redirect"}
+_LISTS = {"mirrors", "locals", "allow_redirect", "peers"}
+_RATES = {"bwlimit", "upload_limit"}
+_SWITCHES = {"dht", "lsd", "utp", "port_mapping"}
+_CHOICES = {
+    "source": ("auto", "http", "torrent"),
+    "encryption": ("prefer", "require", "off"),
+}
 
 
 def merge_transport(
@@ -188,9 +218,39 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _convert(name: str, value: Any) -> Any:  # noqa: ANN401 (text, number or list)
     if name in _LISTS:
         return tuple(str(item) for item in value)
-    if name == "bwlimit":
+    if name in _RATES:
         return parse_rate(str(value))
+    if name in _SWITCHES:
+        return _switch(name, value)
+    if name == "listen":
+        return str(value)
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise ValueError(f"{name} is {value}, expected {' or '.join(_CHOICES[name])}")
+        return value
     number = float(value) if name == "timeout_s" else int(value)
     if number < 0 or (number == 0 and name != "jobs"):
         raise ValueError(f"{name} is {value}, expected more")
     return number
+
+
+def _switch(name: str, value: object) -> bool:
+    known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    text = str(value).lower()
+    if text not in known:
+        raise ValueError(f"{name} is {value}, expected true or false")
+    return known[text]
+
+
+def check_url(text: str) -> str:
+    """A repository's base URL without a trailing slash; ConfigError unless http or https."""
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.query
+        or parts.fragment
+    ):
+        message = f"{text!r} is not the address of a repository"
+        raise ConfigError(message, hint="Write it like https://data.example.org/danbooru")
+    return text.rstrip("/")

@@ -23,6 +23,7 @@ _REPORT_S = 0.5
 _TITLES = {
     "trust": "Signatures",
     "manifests": "Manifests",
+    "metadata": "Metadata",
     "scan": "Looking at the tree",
     "transfer": "Fetching",
     "verify": "Verifying",

@@ -24,7 +24,7 @@ import numpy as np
 from manifests import packs
 from manifests.columns import CHUNK_BYTES, U64
 from manifests.digest import digest_bytes
-from manifests.errors import StoreError, SyncError, TransferError
+from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.sources.http import HttpSource, Span
 from syncclient.store import Aside, Store
 from syncclient.tree import FileStat, hash_open, open_regular
@@ -36,6 +36,9 @@ _CHUNKS_A_REQUEST = 8
 _LOOSE_AT_ONCE = 8
 # Statuses by which a host asks for a pause: too many requests, unavailable.
 _BUSY = {429, 503}
+
+_NOBODY = "no other tree on this machine holds it, and there is no host to ask"
+_WRONG_FROM_PEERS = "what peers delivered does not have the BLAKE3 of the manifest"
 
 T = TypeVar("T")
 
@@ -66,6 +69,8 @@ class Batch:
     # Folders of other trees that may hold the same files, and whether to hard-link from them.
     locals: tuple[str, ...] = ()
     hard_link: bool = False
+    # Whether ``locals`` is our own staging, into which peers delivered.
+    staged: bool = False
 
     @property
     def large(self) -> bool:
@@ -93,6 +98,7 @@ class Batch:
             chunks=self.chunks,
             locals=self.locals,
             hard_link=self.hard_link,
+            staged=self.staged,
         )
 
 
@@ -120,6 +126,7 @@ class Outcome:
     received_bytes: int = 0
     requests: int = 0
     local_bytes: int = 0
+    peer_bytes: int = 0
     links: dict[str, int] = field(default_factory=dict)
 
     def traffic_only(self) -> Outcome:
@@ -171,7 +178,7 @@ class Runner:
             if batch.locals:
                 rows = await self.on_disk(lambda: _from_trees(self, batch, outcome))
             if source is None:
-                text = "no other tree on this machine holds it, and there is no host to ask"
+                text = _WRONG_FROM_PEERS if batch.staged else _NOBODY
                 outcome.problems += [Problem(row=row, text=text, missing=True) for row in rows]
             elif rows:
                 await self._from_host(batch, rows, source, outcome)
@@ -264,12 +271,10 @@ class Runner:
                     )
                 )
 
-        try:
+        with first_of_group():
             async with asyncio.TaskGroup() as group:
                 for row in rows:
                     group.create_task(one(row))
-        except* SyncError as errors:
-            raise errors.exceptions[0] from None
         if refused:
             raise refused[0]
 
@@ -315,20 +320,25 @@ def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Out
         with suppress(StoreError):
             if hash_open(fd, with_chunks=False).digest != batch.digests[row]:
                 return False
-            how, aside = runner.store(batch.root).place_copy(
-                fd,
+            store = runner.store(batch.root)
+            place = (
                 batch.folder,
                 batch.names[row],
                 batch.digests[row],
                 batch.mtime_ns,
                 batch.replaces[row],
-                link_from=path if batch.hard_link else "",
             )
-            outcome.links[how] = outcome.links.get(how, 0) + 1
+            if batch.staged:
+                aside = store.place_link(fd, path, *place)
+                outcome.peer_bytes += batch.sizes[row]
+            else:
+                link_from = path if batch.hard_link else ""
+                how, aside = store.place_copy(fd, *place, link_from=link_from)
+                outcome.links[how] = outcome.links.get(how, 0) + 1
+                outcome.linked.append(row)
+                outcome.local_bytes += batch.sizes[row]
             outcome.asides += [aside] if aside else []
             outcome.done.append(row)
-            outcome.linked.append(row)
-            outcome.local_bytes += batch.sizes[row]
             return True
     finally:
         os.close(fd)

@@ -75,6 +75,10 @@ class Hosts:
         hosts = self.in_order() if only is None else [only]
         return await self._in_turn(ask, hosts, tries or self._tries)
 
+    async def post(self, host: int, path: str, body: bytes, max_bytes: int) -> bytes:
+        """What one host answers to a document, asked once; TransferError if it refuses."""
+        return await self._sources[host].post(path, body, max_bytes)
+
     async def spans(
         self, path: str, wanted: Sequence[Span], take: Callable[[int, bytearray], Awaitable[None]]
     ) -> None:

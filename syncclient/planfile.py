@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 
 from manifests.errors import ConfigError, StoreError
-from manifests.paths import SafePath
+from manifests.paths import METADATA_FOLDER, SafePath
 from syncclient.places import Places
 from syncclient.selection import Selection
 from syncclient.survey import Survey, Work
@@ -83,9 +83,28 @@ def asset_steps(sync: Sync) -> dict[str, list[str]]:
     }
 
 
-def write_plan(path: Path, sync: Sync, descriptor: str, *, delete: bool) -> None:
-    """Write what a survey found; StoreError if the file cannot be written."""
-    chosen = sync.view.wish
+def row_steps(sync: Sync) -> dict[str, list[str]]:
+    """The names of each kind of step on the release's files of metadata."""
+    rows = sync.rows
+    return {
+        "add": [file.path.parts[-1] for file in rows.added],
+        "change": [file.path.parts[-1] for file, _ in rows.changed],
+        "aside": [file.path.parts[-1] for file in rows.foreign],
+        "remove": [],
+    }
+
+
+def _rows_folder(sync: Sync) -> str:
+    return f"{METADATA_FOLDER}/{sync.view.descriptor.release}"
+
+
+def write_plan(
+    path: Path, sync: Sync, chosen: Selection, descriptor: str, *, delete: bool
+) -> None:
+    """Write what a survey found; StoreError if the file cannot be written.
+
+    ``chosen`` is the tree's selection, before its query was answered.
+    """
     head = {
         "format": _FORMAT,
         "tree": str(sync.places.tree.absolute()),
@@ -96,13 +115,16 @@ def write_plan(path: Path, sync: Sync, descriptor: str, *, delete: bool) -> None
             "variants": chosen.variants,
             "buckets": chosen.buckets,
             "ids": None if chosen.ids is None else chosen.ids.tolist(),
+            "query": chosen.query,
+            "seed": chosen.seed,
+            "metadata": chosen.metadata,
         },
         "delete": delete,
     }
     try:
         with path.open("wb") as file:
             file.write(orjson.dumps(head) + b"\n")
-            folders = [("", asset_steps(sync))]
+            folders = [("", asset_steps(sync)), (_rows_folder(sync), row_steps(sync))]
             folders += [(_folder(work, sync.places), steps_of(work)) for work in sync.survey.works]
             for folder, steps in folders:
                 if not delete:
@@ -150,6 +172,9 @@ def _read_head(path: Path, head: dict[str, Any]) -> PlanFile:
             variants=None if variants is None else tuple(map(str, variants)),
             buckets=None if buckets is None else (int(buckets[0]), int(buckets[1])),
             ids=None if ids is None else np.unique(np.array(ids, np.uint32)),
+            query=str(chosen["query"]),
+            seed=str(chosen["seed"]),
+            metadata=bool(chosen["metadata"]),
         ),
         delete=bool(head["delete"]),
     )
@@ -178,6 +203,8 @@ def restrict(sync: Sync, plan: PlanFile) -> int:
         works.append(_cut(work, agreed))
         sync.report.files_left += len(work.fetch) - len(works[-1].fetch)
     stale += _restrict_assets(sync, {kind: left.pop(("", kind), frozenset()) for kind in _STEPS})
+    rows = _rows_folder(sync)
+    stale += _restrict_rows(sync, {kind: left.pop((rows, kind), frozenset()) for kind in _STEPS})
     # Folders where nothing is to do any more: additions and changes there are done.
     for (folder, kind), names in left.items():
         stale += _still_there(names, {}, folder, sync.places) if kind == "remove" else 0
@@ -230,6 +257,18 @@ def _restrict_assets(sync: Sync, planned: dict[str, frozenset[str]]) -> int:
         os.path.lexists(Path(root, *folder, name))
         for (root, folder), name in zip(places, names, strict=True)
     )
+
+
+def _restrict_rows(sync: Sync, planned: dict[str, frozenset[str]]) -> int:
+    """Cut the files of metadata to the plan; the number of stale steps."""
+    rows, now = sync.rows, row_steps(sync)
+    agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}
+    before = len(rows.make)
+    rows.added = [file for file in rows.added if file.path.parts[-1] in planned["add"]]
+    rows.changed = [pair for pair in rows.changed if pair[0].path.parts[-1] in planned["change"]]
+    rows.foreign = [file for file in rows.foreign if file.path.parts[-1] in planned["aside"]]
+    sync.report.files_left += before - len(rows.make)
+    return _contested(planned, agreed, now)
 
 
 def _recount(survey: Survey) -> None:

@@ -1,16 +1,13 @@
 """A release as the client reads it: descriptor, cached manifests, entries bucket by bucket.
 
-Manifests are kept as sparse files, one an object, at their full length; frames are written where
-they belong as they arrive.  Nothing remembers which are there: each frame is checked against its
-BLAKE3 whenever it is read, and one that does not match (a hole, a torn write, a bad disk) is
-simply not there.
+Manifests are kept as sparse files (:mod:`syncclient.cachedobject`): each frame is checked against
+its BLAKE3 whenever it is read, and one that does not match is simply not there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,31 +23,22 @@ from manifests.layers import LayerPart, compose
 from manifests.manifest import Header, Removed
 from manifests.model import Descriptor, ManifestRef
 from manifests.notices import Notices
+from syncclient.cachedobject import CachedObject, cache_path, join_spans
 from syncclient.hosts import Hosts
 from syncclient.selection import Selection
-
-# A request for manifest bytes: large enough for few round trips, small enough to lose little.
-_REQUEST_BYTES = 4 * 2**20
-# Two missing frames closer than this are fetched with what lies between.
-_JOIN_BYTES = 2048
-
-
-def object_path(digest: Digest) -> str:
-    """Where an object lies on a host."""
-    return f"objects/{digest.hex[:2]}/{digest.hex}"
+from syncclient.sources.http import Span
 
 
 class CachedManifest:
     """One manifest in the cache: its header in memory, its frames in a mapped sparse file."""
 
     def __init__(self, path: Path, ref: ManifestRef, name: str) -> None:
-        self._path = path
+        self._object = CachedObject(path, ref.digest, ref.size_bytes)
         self._ref = ref
         self.name = name
         self._header: Header | None = None
         self._removed: Removed | None = None
         self._removed_buckets: U32 | None = None
-        self._map: mmap.mmap | None = None
 
     @property
     def header(self) -> Header:
@@ -61,13 +49,7 @@ class CachedManifest:
         return self._header
 
     def _read(self, start: int, length: int) -> bytes:
-        if self._map is None:
-            try:
-                with self._path.open("rb") as file:
-                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError):
-                return b""
-        return self._map[start : start + length]
+        return self._object.read(start, start + length)
 
     def _load_header(self) -> bool:
         if self._header is None:
@@ -120,7 +102,7 @@ class CachedManifest:
         if not await asyncio.to_thread(self._load_header):
             await self._fetch_header(hosts)
         if spans := await asyncio.to_thread(self._missing_spans, wish):
-            await self._fetch(hosts, spans)
+            await self._object.fill(hosts, spans, self._sift)
 
     def _removed_held(self) -> bool:
         try:
@@ -129,59 +111,31 @@ class CachedManifest:
             return False
         return True
 
-    def _missing_spans(self, wish: Selection) -> list[tuple[int, int]]:
+    def _missing_spans(self, wish: Selection) -> list[Span]:
         """What to ask for, ascending: runs of frames, then perhaps the list of removed ids."""
         header, starts = self.header, self.header.row_start
         rows = wanted_rows(header, wish)
         missing = rows[~self.rows_held(rows)] if len(rows) else rows
-        spans: list[tuple[int, int]] = []
-        for start, stop in zip(
-            starts[missing].tolist(), starts[missing + 1].tolist(), strict=True
-        ):
-            near = spans and start - spans[-1][1] <= _JOIN_BYTES
-            if near and stop - spans[-1][0] <= _REQUEST_BYTES:
-                spans[-1] = (spans[-1][0], stop)
-            else:
-                spans.append((start, stop))
+        spans = join_spans(
+            zip(starts[missing].tolist(), starts[missing + 1].tolist(), strict=True)
+        )
         if header.removed_length and not self._removed_held():
             spans.append((header.removed_start, header.size_bytes))
         return spans
 
     async def _fetch_header(self, hosts: Hosts) -> None:
         span = (0, self._ref.header_bytes)
-        await self._fetch(hosts, [span])
+        await self._object.fill(hosts, [span], self._sift)
         if not self._load_header():
             data = self._read(*span)
             self._header = manifest.decode_header(data, self._ref, self.name)
 
-    async def _fetch(self, hosts: Hosts, spans: list[tuple[int, int]]) -> None:
-        async def take(index: int, data: bytearray) -> None:
-            await asyncio.to_thread(self._put, spans[index][0], data)
-
-        try:
-            await asyncio.to_thread(self._make)
-            await hosts.spans(object_path(self._ref.digest), spans, take)
-        except OSError as error:
-            message = f"{self._path}: {error.strerror or error}"
-            raise StoreError(message) from error
-        finally:
-            self._unmap()
-
-    def _make(self) -> None:
-        """Make the sparse file, or give one that was cut its length back."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            file.truncate(self._ref.size_bytes)
-
-    def _put(self, start: int, data: bytearray) -> None:
-        """Write a host's bytes once they have been checked."""
+    def _sift(self, start: int, data: bytearray) -> Iterator[tuple[int, memoryview]]:
+        """Refuse a host's bytes before they are written: header, or whole frames, or the tail."""
         self._check(start, data)
-        with self._path.open("r+b") as file:
-            file.seek(start)
-            file.write(data)
+        yield start, memoryview(data)
 
     def _check(self, start: int, data: bytearray) -> None:
-        """Refuse a host's bytes before they are written: header, or whole frames, or the tail."""
         if self._header is None:
             if Digest.of(data) != self._ref.header_digest:
                 raise ManifestError(
@@ -201,14 +155,9 @@ class CachedManifest:
         if position < len(data) and Digest.of(view[position:]) != header.removed_digest:
             raise ManifestError(f"{self.name}.removed", "not the bytes that the header names")
 
-    def _unmap(self) -> None:
-        if self._map is not None:
-            self._map.close()
-            self._map = None
-
     def close(self) -> None:
         """Let go of the mapped file."""
-        self._unmap()
+        self._object.close()
 
 
 def wanted_rows(header: Header, wish: Selection) -> npt.NDArray[np.intp]:
@@ -250,7 +199,7 @@ class ReleaseView:
             self._held[variant] = [
                 (
                     number,
-                    CachedManifest(_cache_path(cache, ref.digest), ref, f"{layer.name}/{variant}"),
+                    CachedManifest(cache_path(cache, ref.digest), ref, f"{layer.name}/{variant}"),
                 )
                 for number, layer in enumerate(descriptor.layers)
                 if (ref := layer.manifests.get(variant)) is not None
@@ -288,6 +237,13 @@ class ReleaseView:
             wanted=wanted, absent=self._absent(variant, wanted), history=concat(everything)
         )
 
+    def of_layer(self, variant: str, layer: int, bucket: int) -> Entries:
+        """What is selected of one bucket of one layer, superseded entries too."""
+        for number, cached in self._held[variant]:
+            if number == layer and bucket in self._selected:
+                return self._cut(cached.entries(self._rows(cached.header, bucket), number))
+        return empty()
+
     def _rows(self, header: Header, bucket: int) -> Sequence[int]:
         rows = header.rows_of_bucket(bucket)
         if self.wish.ids is None:
@@ -308,7 +264,3 @@ class ReleaseView:
             if len(ids):
                 absent |= (wanted.layers == number) & np.isin(wanted.ids, ids)
         return absent
-
-
-def _cache_path(cache: Path, digest: Digest) -> Path:
-    return cache / digest.hex[:2] / digest.hex

@@ -19,17 +19,24 @@ _NUMBER = re.compile(r"[0-9]{1,10}")
 class Selection:
     """What is wanted; ``None`` stands for "all".
 
-    ``buckets`` is (first, last), both included; ``ids`` are ascending and unique.
+    ``buckets`` is (first, last), both included; ``ids`` are ascending and unique.  ``query`` is in
+    Danbooru's language, "" for none, and ``seed`` decides what it draws at random; the ids it
+    stands for in a release are found by :mod:`syncclient.searching`, which gives a selection
+    without a query.
     """
 
     variants: tuple[str, ...] | None = None
     buckets: tuple[int, int] | None = None
     ids: U32 | None = None
+    query: str = ""
+    seed: str = ""
+    # Whether the rows of metadata of these posts come too.
+    metadata: bool = False
 
     @property
     def whole(self) -> bool:
         """Whether the variants are wanted whole; then the release's assets come too."""
-        return self.buckets is None and self.ids is None
+        return self.buckets is None and self.ids is None and not self.query
 
     def variants_of(self, available: Sequence[str]) -> tuple[str, ...]:
         """The wanted variants; ConfigError for one that the release does not have."""
@@ -63,6 +70,10 @@ class Selection:
             parts.append(f"buckets {self.buckets[0]} to {self.buckets[1]}")
         if self.ids is not None:
             parts.append(f"{len(self.ids):,} ids")
+        if self.query:
+            parts.append(f"query {self.query!r}")
+        if self.metadata:
+            parts.append("with metadata")
         return ", ".join(parts)
 
 

@@ -30,6 +30,7 @@ from syncclient.config import Transport, TreeConfig, private_folder, save_tree_c
 from syncclient.documents import write_durably
 from syncclient.events import Listener, Notice, Phase
 from syncclient.hosts import Hosts
+from syncclient.lockfile import Lock, check_descriptor
 from syncclient.places import Places
 from syncclient.pool import in_thread
 from syncclient.sources.http import HttpOptions
@@ -147,7 +148,19 @@ class Session:
         )
         self.hosts = Hosts(urls, self.options, transport.retries)
         self.trust = TrustStore(folders.trust)
-        self.state = State(folders.state, partial(self.notice, warning=True))
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """What is remembered of the tree; opened when it is first asked for."""
+        if self._state is None:
+            self._state = State(self.folders.state, partial(self.notice, warning=True))
+        return self._state
+
+    def close(self) -> None:
+        """Close the state."""
+        if self._state is not None:
+            self._state.close()
 
     def notice(self, text: str, *, warning: bool = False) -> None:
         """Tell the user something."""
@@ -287,6 +300,18 @@ class Session:
             raise StoreError(message)
         return stored_now
 
+    async def locked_descriptor(self, lock: Lock) -> Descriptor:
+        """The descriptor that a lock file names, from any host; no signature is asked for."""
+        target = ReleaseTarget(
+            name=lock.release, size_bytes=lock.size_bytes, sha256=lock.sha256, custom={}
+        )
+        data = await self._ask_hosts(
+            lambda fetch: fetch_target(target, fetch, MAX_DESCRIPTOR_BYTES)
+        )
+        descriptor = check_descriptor(lock, data)
+        await write_durably(self.folders.releases / f"{lock.release}.msgpack", data)
+        return descriptor
+
     def _dataset(self, found: Descriptor) -> str:
         return self.config.dataset or found.dataset
 
@@ -349,9 +374,24 @@ async def open_session(
     state_dir: Path | None = None,
 ) -> AsyncIterator[Session]:
     """Lock a tree and open everything a run needs; nothing is sent yet."""
+    async with locked(tree), visit(tree, config, transport, listen, state_dir) as session:
+        yield session
+
+
+@asynccontextmanager
+async def visit(
+    tree: Path,
+    config: TreeConfig,
+    transport: Transport,
+    listen: Listener,
+    state_dir: Path | None = None,
+) -> AsyncIterator[Session]:
+    """The same without the lock, for who changes nothing in the tree.
+
+    What a visit adds to the cache harms no other run: it is checked whenever it is read.
+    """
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(locked(tree))
         session = Session(tree, config, transport, listen, folders_of(tree, state_dir))
-        stack.callback(session.state.close)
+        stack.callback(session.close)
         await stack.enter_async_context(session.hosts)
         yield session

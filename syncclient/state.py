@@ -39,7 +39,7 @@ _COMMIT_S = 1.0
 # What SQLite says of a file that is damaged or no database at all.
 _UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _MAX_BLOB_BYTES = 2**31
-_TABLES = {"bucket", "asset", "verified"}
+_TABLES = {"bucket", "asset", "made", "verified"}
 _SCHEMA = """
 CREATE TABLE bucket (
     variant TEXT NOT NULL, bucket INTEGER NOT NULL, folder_mtime INTEGER NOT NULL,
@@ -50,6 +50,12 @@ CREATE TABLE asset (
     boot TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE verified (
     variant TEXT NOT NULL, bucket INTEGER NOT NULL, PRIMARY KEY (variant, bucket)) WITHOUT ROWID;
+"""
+# Files of metadata, which earlier versions did not make.
+_LATER_SCHEMA = """
+CREATE TABLE IF NOT EXISTS made (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, digest BLOB NOT NULL,
+    token TEXT NOT NULL, boot TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -145,7 +151,9 @@ class State:
             version = int(db.execute("PRAGMA user_version").fetchone()[0])
             if version == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
-            else:
+            if version in {0, _VERSION}:
+                db.executescript(_LATER_SCHEMA)
+            if version != 0:
                 _check_format(db, version)
         except BaseException:
             db.close()
@@ -303,18 +311,44 @@ class State:
         """Note an asset that was read and is not what is recorded of it, as :meth:`doubt` does."""
         self._rows("UPDATE asset SET digest = ? WHERE path = ?", (bytes(DIGEST_BYTES), path))
 
+    # ----------------------------------------------------------------- files of metadata
+
+    def load_made(self) -> dict[str, tuple[AssetRecord, str]]:
+        """Every believable record of a file that was made here, and the token of its content."""
+        rows = self._rows(
+            "SELECT path, size, mtime, digest, token FROM made WHERE boot IN ('', ?)",
+            (self._boot,),
+        )
+        return {
+            path: (AssetRecord(size_bytes=size, mtime_ns=mtime, digest=digest), token)
+            for path, size, mtime, digest, token in rows
+        }
+
+    def store_made(self, path: str, record: AssetRecord, token: str) -> None:
+        """Replace the record of one."""
+        self._rows(
+            "INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?)",
+            (path, record.size_bytes, record.mtime_ns, record.digest, token, self._boot),
+        )
+
+    def doubt_made(self, path: str) -> None:
+        """Note one that was read and is not what is recorded of it, as :meth:`doubt` does."""
+        self._rows(
+            "UPDATE made SET digest = ?, token = '' WHERE path = ?", (bytes(DIGEST_BYTES), path)
+        )
+
     # ----------------------------------------------------------------- durability, verification
 
     def unsynced(self) -> bool:
         """Whether rows exist whose files may not have reached the disk."""
         query = "SELECT EXISTS (SELECT 1 FROM {} WHERE boot != '')"
-        tables = ("bucket", "asset")
+        tables = ("bucket", "asset", "made")
         return any(self._rows(query.format(table))[0][0] for table in tables)
 
     def mark_synced(self) -> None:
         """Say that all files of this boot's rows are on disk; drop rows of boots that ended."""
         with self.transaction():
-            for table in ("bucket", "asset"):
+            for table in ("bucket", "asset", "made"):
                 self._rows(f"DELETE FROM {table} WHERE boot NOT IN ('', ?)", (self._boot,))  # noqa: S608
                 self._rows(f"UPDATE {table} SET boot = '' WHERE boot != ''")  # noqa: S608
 

@@ -159,8 +159,12 @@ class Store:
         """Remove what runs that were killed left behind; for when nothing is missing any more."""
         with _translated(self.root):
             for name in os.listdir(self._staging_fd):  # noqa: PTH208 (an open folder)
-                with suppress(FileNotFoundError, IsADirectoryError):
+                try:
                     os.unlink(name, dir_fd=self._staging_fd)
+                except FileNotFoundError:
+                    pass
+                except IsADirectoryError:
+                    shutil.rmtree(name, ignore_errors=True, dir_fd=self._staging_fd)
 
     def _new_name(self) -> str:
         return f"{os.getpid():x}-{next(self._serial):x}"
@@ -183,7 +187,7 @@ class Store:
         finally:
             os.close(source)
 
-    def write_part(self, fd: int, data: bytearray, offset: int) -> None:
+    def write_part(self, fd: int, data: bytes | bytearray, offset: int) -> None:
         """Write bytes of a staged part."""
         with _translated(self.root / STAGING[0] / STAGING[1]):
             view = memoryview(data)
@@ -262,6 +266,28 @@ class Store:
             how = self._stage_copy(source_fd, staged, link_from, mtime_ns)
             return how, self._name(staged, folder, name, digest, replaces)
 
+    def place_link(  # noqa: PLR0913
+        self,
+        source_fd: int,
+        source: str,
+        folder: tuple[str, ...],
+        name: str,
+        digest: bytes,
+        mtime_ns: int,
+        replaces: FileStat | None,
+    ) -> Aside | None:
+        """Give an open, verified file of our own staging (at ``source``) its final name as well.
+
+        It keeps its staging name, under which peers still read it, until that is taken away; on a
+        file system without hard links it is copied.
+        """
+        staged = self._new_name()
+        with _translated(self.root / Path(*folder) / name):
+            os.utime(source_fd, ns=(mtime_ns, mtime_ns))
+            if not self._link(source_fd, staged, source):
+                return self.place_copy(source_fd, folder, name, digest, mtime_ns, replaces)[1]
+            return self._name(staged, folder, name, digest, replaces)
+
     def _stage_copy(self, source_fd: int, staged: str, link_from: str, mtime_ns: int) -> str:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(staged, flags, 0o666, dir_fd=self._staging_fd)
@@ -283,6 +309,13 @@ class Store:
 
     def _hard_link(self, source_fd: int, staged: str, link_from: str) -> bool:
         linked = staged + "-link"
+        if not self._link(source_fd, linked, link_from):
+            return False
+        os.rename(linked, staged, src_dir_fd=self._staging_fd, dst_dir_fd=self._staging_fd)
+        return True
+
+    def _link(self, source_fd: int, linked: str, link_from: str) -> bool:
+        """Give an open file a new name in staging, if ``link_from`` still names that file."""
         try:
             os.link(link_from, linked, dst_dir_fd=self._staging_fd, follow_symlinks=False)
         except OSError:
@@ -291,7 +324,6 @@ class Store:
         if not os.path.samestat(found, os.fstat(source_fd)):
             os.unlink(linked, dir_fd=self._staging_fd)
             return False
-        os.rename(linked, staged, src_dir_fd=self._staging_fd, dst_dir_fd=self._staging_fd)
         return True
 
     def _name(

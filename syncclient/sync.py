@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -23,19 +25,24 @@ from manifests.errors import ConfigError, ExitCode, StoreError
 from manifests.model import Descriptor
 from manifests.units import format_count, format_size
 from syncclient.assets import AssetSurvey, survey_assets, target_of, wanted_assets
+from syncclient.cachedobject import object_path
+from syncclient.config import DELETE_SHARE
 from syncclient.events import Phase, Progress
 from syncclient.fetch import RANGE_BYTES, Batch, Outcome
 from syncclient.journal import Journal
+from syncclient.parcels import Parcels, parcels_of
 from syncclient.places import Places
 from syncclient.plan import Rows
 from syncclient.pool import in_thread
-from syncclient.release import ReleaseView, object_path
+from syncclient.release import ReleaseView
+from syncclient.rowfiles import RowFile, RowFiles, RowSurvey, selected_post_ids, wanted_rows
 from syncclient.selection import Selection
 from syncclient.session import Session
 from syncclient.store import Aside, Store, device_of, free_bytes
 from syncclient.survey import Survey, Surveyor, Work, tell_foreign
-from syncclient.transfer import Failure, Patience, Transfer
-from syncclient.worker import WorkerSetup, open_workers
+from syncclient.torrents.peers import asks_peers
+from syncclient.transfer import NAMED_FAILURES, Failure, OnOutcome, Patience, Transfer
+from syncclient.worker import Worker, WorkerSetup, open_workers
 
 # A batch ends at whichever comes first.
 _BATCH_BYTES = 2 * RANGE_BYTES
@@ -46,7 +53,6 @@ _BYTES_WORTH_WORKERS = 64 * 2**20
 _BLOCK_BYTES = 4096
 # Room that must stay free beside the files: state, manifests, folders.
 _RESERVE_BYTES = 64 * 2**20
-DELETE_SHARE = 0.10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +99,9 @@ class Report:
     requests: int = 0
     seconds: float = 0.0
     local_bytes: int = 0
+    # Received from peers and sent to them, in files and the padding between them.
+    peer_bytes: int = 0
+    peer_sent_bytes: int = 0
     files_failed: int = 0
     # Wanted and not there, but not to be fetched by this run.
     files_left: int = 0
@@ -119,12 +128,12 @@ class Report:
             "files_aside": len(self.asides),
             "files_extra": self.files_extra,
             "bytes_written": self.bytes_written,
-            "bytes_received": self.bytes_received,
+            "bytes_received": self.bytes_received + self.peer_bytes,
             "requests": self.requests,
             "seconds": round(self.seconds, 3),
             "sources": {
                 "http": self.bytes_received,
-                "torrent": 0,
+                "torrent": self.peer_bytes,
                 "local": self.local_bytes,
             },
             "scan": self.scan,
@@ -151,6 +160,14 @@ class Sync:
         self.view = ReleaseView(wish.descriptor, notices, wish.selection, session.folders.cache)
         self.survey = Survey()
         self.assets = AssetSurvey()
+        self.rows = RowSurvey()
+        self.row_files = RowFiles(
+            cache=session.folders.cache,
+            places=self.places,
+            state=session.state,
+            run=session.run,
+            mtime_ns=wish.descriptor.layers[-1].date * 10**9,
+        )
         self.report = Report(release=wish.descriptor.release, scan="full")
 
     async def __aenter__(self) -> Self:
@@ -187,14 +204,25 @@ class Sync:
         if not wish.selection.whole:
             # A selection of ids or buckets says nothing about assets: those that are here stay.
             self.assets.remove.clear()
+        rows = await in_thread(self.wanted_rows)
+        self.rows = await in_thread(lambda: self.row_files.survey(rows), self.row_files.stop)
         tell_foreign(self.survey, session.listen)
         self._begin_report()
         return self.survey
 
+    def wanted_rows(self) -> list[RowFile]:
+        """The files of metadata that come with the selection.  Blocking."""
+        if not self._wish.selection.metadata:
+            return []
+        if not self._wish.descriptor.tables:
+            release = self._wish.descriptor.release
+            self._session.notice(f"{release} was published without metadata", warning=True)
+        return wanted_rows(self._wish.descriptor, selected_post_ids(self.view))
+
     def _begin_report(self) -> None:
         report, survey = self.report, self.survey
         report.scan = survey.scan
-        report.files_kept = survey.kept + len(self.assets.kept)
+        report.files_kept = survey.kept + len(self.assets.kept) + len(self.rows.kept)
         report.files_unavailable = survey.unavailable
         report.files_extra = survey.extra
 
@@ -256,6 +284,8 @@ class Sync:
             yield self.places.root(work.variant), int(blocks.sum()) * _BLOCK_BYTES
         for asset, _ in self.assets.fetch:
             yield self.places.asset(asset.path)[0], asset.size_bytes
+        yield self.row_files.cache, self.rows.fetch_bytes
+        yield self.places.tree, self.rows.text_bytes
 
     # ----------------------------------------------------------------- doing
 
@@ -270,8 +300,9 @@ class Sync:
         try:
             if self._wish.fetch:
                 await self._transfer(journal)
+                await self._make_rows()
             else:
-                report.files_left = self._files_to_fetch
+                report.files_left = self._files_to_fetch + len(self.rows.make)
             if self._wish.delete and not report.files_failed:
                 await in_thread(lambda: self._remove(journal))
         finally:
@@ -301,7 +332,9 @@ class Sync:
         def take(batch: Batch, outcome: Outcome) -> None:
             self._take_outcome(batch, outcome, journal)
 
-        async with open_workers(setup, processes, session.hosts.limiter) as workers:
+        async with AsyncExitStack() as stack:
+            opened = open_workers(setup, processes, session.hosts.limiter)
+            workers = await stack.enter_async_context(opened)
             transfer = Transfer(
                 session.hosts.urls,
                 workers,
@@ -314,12 +347,87 @@ class Sync:
             )
             flushing = asyncio.create_task(journal.keep_flushing())
             try:
-                await transfer.run(self._batches())
+                await self._share(transfer, workers, take)
             finally:
                 flushing.cancel()
                 await asyncio.gather(flushing, return_exceptions=True)
                 report.files_failed += transfer.failed
                 report.failures += transfer.failures
+
+    async def _share(self, transfer: Transfer, workers: Sequence[Worker], take: OnOutcome) -> None:
+        """Let hosts and peers work off the plan, or one of them."""
+        session, descriptor = self._session, self._wish.descriptor
+        shared = asks_peers(session.transport, descriptor, self.survey.fetch_bytes)
+        parcels = Parcels(parcels_of(self.survey.works), shared=shared)
+        if not shared:
+            await transfer.run(self._batches(parcels))
+            return
+        # libtorrent takes a while to load, so only who asks peers does.
+        from syncclient.torrents.fetching import Ways  # noqa: PLC0415
+        from syncclient.torrents.joining import share  # noqa: PLC0415
+        from syncclient.torrents.runs import runs_of  # noqa: PLC0415
+
+        alone = session.transport.source == "torrent"
+        ways = Ways(
+            hosts=session.hosts,
+            cache=session.folders.cache,
+            places=self.places,
+            workers=workers,
+            make_batch=lambda parcel, rows: self._batch(parcel.work, rows),
+            on_outcome=take,
+            listen=session.listen,
+            alone=alone,
+            give_up_s=2 * session.transport.timeout_s,
+            finds_more=session.transport.dht or session.transport.lsd,
+        )
+
+        def count(received: int, sent: int) -> None:
+            self.report.peer_bytes, self.report.peer_sent_bytes = received, sent
+
+        runs = runs_of(descriptor, self.view.variants)
+        hosts = transfer.run(self._batches(parcels))
+        await share(session.transport, runs, parcels, ways, hosts, count)
+        if alone:
+            self._count_undone(parcels)
+
+    def _count_undone(self, parcels: Parcels) -> None:
+        """What was to come from peers alone and did not."""
+        for parcel in parcels.free():
+            self.report.files_failed += len(parcel)
+            batch = self._batch(parcel.work, parcel.rows)
+            room = max(0, NAMED_FAILURES - len(self.report.failures))
+            self.report.failures += [
+                Failure(path=batch.path(row), text=f"{batch.path(row)}: no peer delivered it")
+                for row in range(min(room, len(parcel)))
+            ]
+
+    async def _make_rows(self) -> None:
+        """Make the files of metadata, one after another."""
+        session, report, rows = self._session, self.report, self.rows
+        if not rows.make:
+            return
+        files = written = 0
+        phase = Phase(name="metadata", total_files=len(rows.make), total_bytes=rows.text_bytes)
+        session.listen(phase)
+
+        def tell(size: int) -> None:
+            nonlocal written
+            written += size
+            session.listen(Progress(files=files, bytes=written))
+
+        for file, replaces in rows.make:
+            await self.row_files.fetch(session.hosts, file)
+            size, aside = await in_thread(
+                partial(self.row_files.make, file, replaces, tell), self.row_files.stop
+            )
+            files += 1
+            tell(0)
+            report.bytes_written += size
+            report.asides += [aside] if aside is not None else []
+            if replaces is None:
+                report.files_added += 1
+            else:
+                report.files_changed += 1
 
     def _take_outcome(self, batch: Batch, outcome: Outcome, journal: Journal) -> None:
         report = self.report
@@ -340,7 +448,12 @@ class Sync:
         done = report.files_added + report.files_changed
         self._session.listen(Progress(files=done, bytes=report.bytes_written))
 
-    async def _batches(self) -> AsyncIterator[Batch]:
+    @property
+    def _by_hosts(self) -> bool:
+        """Whether hosts may be asked for files of the tree."""
+        return self._session.transport.source != "torrent"
+
+    async def _batches(self, parcels: Parcels) -> AsyncIterator[Batch]:
         for asset, replaces in self.assets.fetch:
             root, folder, name = target_of(asset, self.places)
             yield Batch(
@@ -358,11 +471,12 @@ class Sync:
                 ),
                 hard_link=self._wish.hard_link,
             )
-        for work in self.survey.works:
-            for rows in batch_rows(work.fetch):
-                yield self._batch(work, rows)
+        while self._by_hosts and (parcel := await parcels.next()) is not None:
+            for rows in batch_rows(parcel.work.fetch, parcel.rows):
+                yield self._batch(parcel.work, rows)
 
     def _batch(self, work: Work, rows: Rows) -> Batch:
+        """Files of one bucket and layer as a piece of work; ``rows`` of ``work.fetch``."""
         entries = work.fetch.take(rows)
         layer = self._wish.descriptor.layers[int(entries.layers[0])]
         bucket = self.places.layout.bucket_name(work.bucket)
@@ -432,17 +546,15 @@ def _processes(files: int, size_bytes: int, jobs: int) -> int:
     return 2 if files >= _FILES_WORTH_WORKERS or size_bytes >= _BYTES_WORTH_WORKERS else 0
 
 
-def batch_rows(entries: Entries) -> list[Rows]:
-    """Cut a bucket's entries into batches: of one layer, in pack order, large files alone."""
-    batches = []
-    for layer in np.unique(entries.layers):
-        rows = np.flatnonzero(entries.layers == layer)
-        sizes = entries.sizes[rows].astype(np.int64)
-        batches += [rows[n : n + 1] for n in np.flatnonzero(sizes > RANGE_BYTES)]
-        small = rows[sizes <= RANGE_BYTES]
-        if len(small):
-            sums = np.cumsum(entries.sizes[small].astype(np.int64))
-            group = (sums - 1) // _BATCH_BYTES
-            group = np.maximum(group, 0) * (len(small) + 1) + np.arange(len(small)) // _BATCH_FILES
-            batches += np.split(small, np.flatnonzero(np.diff(group)) + 1)
+def batch_rows(entries: Entries, chosen: Rows) -> list[Rows]:
+    """Cut entries of one bucket and layer into batches: in pack order, large files alone."""
+    sizes = entries.sizes[chosen].astype(np.int64)
+    large = chosen[sizes > RANGE_BYTES]
+    batches = [large[n : n + 1] for n in range(len(large))]
+    small = chosen[sizes <= RANGE_BYTES]
+    if len(small):
+        sums = np.cumsum(entries.sizes[small].astype(np.int64))
+        group = (sums - 1) // _BATCH_BYTES
+        group = np.maximum(group, 0) * (len(small) + 1) + np.arange(len(small)) // _BATCH_FILES
+        batches += np.split(small, np.flatnonzero(np.diff(group)) + 1)
     return batches

@@ -18,9 +18,10 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from manifests.errors import StoreError, SyncError, TransferError
+from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.events import Notice
 from syncclient.fetch import Batch, Outcome, Problem
 from syncclient.sources.http import RedirectError
@@ -31,7 +32,8 @@ _LONGEST_WAIT_S = 30.0
 # A batch is helped along when it has run this long, and thrice the median.
 _SLOW_S = 3.0
 _SLOW_FACTOR = 3.0
-_NAMED_FAILURES = 1000
+_LATE_CHECK_S = 1.0
+NAMED_FAILURES = 1000
 _RESUME_HINT = "What was fetched stays; run the same command again to go on."
 # Wrong bytes of a file from the last host that has it: once may be the line, twice is the host.
 _TRIES_FOR_BYTES = 2
@@ -122,13 +124,11 @@ class Transfer:
             for worker in self._workers
             for host in range(len(self._health))
         ]
-        try:
+        with first_of_group():
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._feed(batches, len(slots)))
                 for worker, host in slots:
                     group.create_task(self._serve(worker, host))
-        except* SyncError as errors:
-            raise errors.exceptions[0] from None
 
     # ----------------------------------------------------------------- the queue
 
@@ -186,39 +186,26 @@ class Transfer:
     # ----------------------------------------------------------------- a slot
 
     async def _serve(self, worker: Worker, host: int) -> None:
-        health = self._health[host]
-        while not health.dead:
-            await self._wait_turn(health)
-            job = await self._take(host)
-            if job is None:
-                return
+        while (job := await self._take(host)) is not None:
             await self._attempt(worker, host, job)
 
-    async def _wait_turn(self, health: Health) -> None:
-        while (left_s := health.waits_until_s - time.monotonic()) > 0 and not self._done():
-            async with self._change:
-                try:
-                    async with asyncio.timeout(left_s):
-                        await self._change.wait_for(self._done)
-                except TimeoutError:
-                    return
-
     async def _take(self, host: int) -> Job | None:
-        """Wait for a job; None when all work is done or this host is given up."""
+        """Wait for a job, and until the host may be asked; None when it need not be any more."""
         health = self._health[host]
         async with self._change:
             while not self._done() and not health.dead:
-                job = self._next_for(host)
+                pause_s = health.waits_until_s - time.monotonic()
+                job = self._next_for(host) if pause_s <= 0 else None
                 if job is not None:
                     job.running[host] = time.monotonic()
                     self._flying.add(job)
                     self._change.notify_all()
                     return job
-                try:
-                    async with asyncio.timeout(1.0 if self._fed else None):
+                # Nobody but the clock tells that a pause is over, or that another host is late.
+                look_s = _LATE_CHECK_S if self._fed else None
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s if pause_s > 0 else look_s):
                         await self._change.wait()
-                except TimeoutError:
-                    continue
         return None
 
     async def _attempt(self, worker: Worker, host: int, job: Job) -> None:
@@ -235,7 +222,6 @@ class Transfer:
             for task in (running, finished_elsewhere):
                 task.cancel()
             await asyncio.gather(running, finished_elsewhere, return_exceptions=True)
-            job.running.pop(host, None)
         await self._settle(host, job, outcome)
 
     async def _finished(self, job: Job) -> None:
@@ -245,6 +231,7 @@ class Transfer:
     async def _settle(self, host: int, job: Job, outcome: Outcome | None) -> None:
         """Take the result of one attempt, None for one that another host overtook."""
         async with self._change:
+            del job.running[host]
             if outcome is not None:
                 self._take_outcome(host, job, outcome)
             if not job.running:
@@ -338,7 +325,7 @@ class Transfer:
 
     def _give_up(self, job: Job, problems: list[Problem]) -> None:
         self.failed += len(problems)
-        room = _NAMED_FAILURES - len(self.failures)
+        room = NAMED_FAILURES - len(self.failures)
         self.failures += [
             Failure(path=job.batch.path(problem.row), text=problem.text)
             for problem in problems[:room]

@@ -1,8 +1,8 @@
 """Reading and linking files of a tree: scanning, hashing, making one file from another.
 
-Shared by client and server (the server imports nothing else of the client).  Nothing here follows
-a symbolic link or waits on a FIFO, and every function can run in a worker process: arguments and
-results are plain values.
+Shared by client and server (of the client, the server imports this and ``metadata`` alone).
+Nothing here follows a symbolic link or waits on a FIFO, and every function can run in a worker
+process: arguments and results are plain values.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ class FileHash(NamedTuple):
     digest: bytes
     chunks: bytes
     stat: FileStat
+
+
+def printable(name: str) -> str:
+    """A file name as text that can be encoded: bytes that are no UTF-8 become escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:

@@ -13,15 +13,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import NamedTuple
 
 import numpy as np
 
 from manifests.columns import Entries
 from manifests.model import Asset
+from manifests.paths import SafePath
 from syncclient.events import Listener, Phase, Progress
 from syncclient.places import Places
 from syncclient.pool import Pool, hash_task
 from syncclient.release import ReleaseView
+from syncclient.rowfiles import RowFile, RowFiles
 from syncclient.state import State
 
 # Files and bytes of one task: a process is busy with it for a moment, not for minutes.
@@ -76,6 +79,15 @@ class _Task:
     there: frozenset[str]
 
 
+class _Single(NamedTuple):
+    """A file outside the buckets; the digest is empty if nobody here can know it."""
+
+    path: SafePath
+    digest: bytes
+    size_bytes: int
+    doubt: Callable[[str], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verifier:
     """One round of verification; blocking, for a worker thread.
@@ -87,6 +99,7 @@ class Verifier:
     view: ReleaseView
     places: Places
     state: State
+    row_files: RowFiles
     listen: Listener
     sample: float = 1.0
     deadline_s: float | None = None
@@ -94,7 +107,7 @@ class Verifier:
     jobs: int = 0
     stop: Event = field(default_factory=Event)
 
-    def run(self, assets: list[Asset]) -> Verification:
+    def run(self, assets: list[Asset], rows: list[RowFile]) -> Verification:
         """Read and compare; damage is recorded by forgetting what was believed of the file."""
         result = Verification()
         if not self.resume and self.sample >= 1:
@@ -112,7 +125,7 @@ class Verifier:
             )
         )
         with Pool(files, self.jobs, self.stop) as pool:
-            self._check_assets(assets, pool, result)
+            self._check_singles(self._singles(assets, rows), pool, result)
             with self.state.steadily() as written:
                 self._check_buckets(pool, result, done, written)
         if result.finished and self.sample >= 1:
@@ -197,21 +210,33 @@ class Verifier:
         if self.sample >= 1:
             self.state.mark_verified(task.variant, task.bucket)
 
-    def _check_assets(self, assets: list[Asset], pool: Pool, result: Verification) -> None:
+    def _singles(self, assets: list[Asset], rows: list[RowFile]) -> list[_Single]:
+        """Assets and files of metadata, with what each must hold."""
+        singles = [
+            _Single(asset.path, asset.digest.raw, asset.size_bytes, self.state.doubt_asset)
+            for asset in assets
+        ]
+        for file in rows:
+            right = self.row_files.right(file)
+            digest, size = (b"", 0) if right is None else (right.digest, right.size_bytes)
+            singles.append(_Single(file.path, digest, size, self.state.doubt_made))
+        return singles
+
+    def _check_singles(self, singles: list[_Single], pool: Pool, result: Verification) -> None:
         tasks = []
-        for asset in assets:
-            root, folder = self.places.asset(asset.path)
-            tasks.append((str(root), folder, [asset.path.parts[-1]]))
-        for asset, digests in zip(assets, pool.map(hash_task, tasks), strict=True):
+        for single in singles:
+            root, folder = self.places.asset(single.path)
+            tasks.append((str(root), folder, [single.path.parts[-1]]))
+        for single, digests in zip(singles, pool.map(hash_task, tasks), strict=True):
             result.checked += 1
-            if digests[0] == asset.digest.raw:
-                result.checked_bytes += asset.size_bytes
+            if digests[0] == single.digest:
+                result.checked_bytes += single.size_bytes
                 continue
-            root, folder = self.places.asset(asset.path)
-            there = asset.path.parts[-1] in self._names_there(str(root), folder)
-            result.note(asset.path.text, "damaged" if there else "missing")
+            root, folder = self.places.asset(single.path)
+            there = single.path.parts[-1] in self._names_there(str(root), folder)
+            result.note(single.path.text, "damaged" if there else "missing")
             if there:
-                self.state.doubt_asset(asset.path.text)
+                single.doubt(single.path.text)
 
 
 def _slices(entries: Entries) -> Iterator[slice]:

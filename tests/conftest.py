@@ -6,6 +6,7 @@ Hypothesis has no deadline (a busy machine is no bug), and in CI draws the same 
 from __future__ import annotations
 
 import os
+import signal
 from collections import defaultdict
 
 import pytest
@@ -15,6 +16,10 @@ IN_CI = bool(os.environ.get("CI"))
 
 settings.register_profile("suite", deadline=None, derandomize=IN_CI, print_blob=True)
 settings.load_profile("suite")
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and so would the programs
+# that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _skipped(config: pytest.Config) -> dict[str, list[str]]:

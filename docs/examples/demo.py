@@ -168,6 +168,25 @@ def fetch(demo: Demo, url: str, trees: list[Path]) -> None:
     check_same(demo, past, first)
 
 
+def select(demo: Demo, url: str, trees: list[Path]) -> None:
+    """Ask the server for some posts, fetch them alone, and keep it so a year later."""
+    query, first, last = "cat rating:s", trees[0], trees[-1]
+    # What a search keeps for the next one stays with the demo.
+    kept = ("--state-dir", demo.root / "searches")
+    done = demo.command("bucketsync", "search", query, "--url", url, "--count", *kept)
+    what = f"{query!r}: {done['count']} posts, {done['requests']} requests"
+    demo.note("search", what, 0, done["bytes_received"], done)
+    tree = demo.root / "cats"
+    words = ("--release", f"sample{first.name}", "--select", query)
+    done = demo.command("bucketsync", "clone", url, tree, *words)
+    demo.note(
+        "clone", f"{first.name}, {query!r}", done["files_added"], done["bytes_received"], done
+    )
+    done = demo.command("bucketsync", "upgrade", tree)
+    what = f"to {last.name}, still {query!r}"
+    demo.note("upgrade", what, done["files_added"], done["bytes_received"], done)
+
+
 def damage(tree: Path) -> Path:
     """Flip a byte in the middle of one picture, as a bad disk would: its time stays."""
     victim = max((tree / "original").rglob("*.*"), key=lambda path: (path.stat().st_size, path))
@@ -194,6 +213,7 @@ def main() -> None:
     trees = publish(demo, args.posts)
     with demo.serving(root / "repo") as url:
         fetch(demo, url, trees)
+        select(demo, url, trees)
     demo.table()
     demo.console.print(f"Everything is in {root}: look around, try `bucketsync status`.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from manifests.units import format_count
 from server.audit.auditing import AuditReport
 from server.audit.findings import Finding
-from server.output import Output
+from syncclient.output import Output
 
 MAX_EVENTS = 100_000
 _FIRST_IDS = 4

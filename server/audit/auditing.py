@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manifests.metadata.faults import RowFault
 from manifests.paths import Layout
-from manifests.rows import RowFault
 from server.audit.checks import (
     VariantFiles,
     agreeing_pixels,
@@ -111,7 +111,7 @@ def _primary(variants: list[VariantFiles], posts: PostTable | None) -> str:
 
 
 def _row_findings(posts: PostTable) -> Iterator[Finding]:
-    """Lines that are no post, hidden posts, and posts told of twice."""
+    """What cannot be read, hidden posts, and posts told of twice."""
     hidden = posts.faults.get(RowFault.NO_ID, 0)
     bad = sum(posts.faults.values()) - hidden
     if bad:
@@ -119,7 +119,7 @@ def _row_findings(posts: PostTable) -> Iterator[Finding]:
             kind=FindingKind.UNREADABLE_ROW,
             severity=Severity.ERROR,
             variant="",
-            meaning="Lines of metadata that cannot be read as a post.",
+            meaning="Metadata that cannot be read: lines, or fields, which count as not stated.",
             ids=np.empty(0, np.uint32),
             count=bad,
             listed=len(posts.bad_rows),

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests.columns import U32, Bools
+from manifests.metadata.faults import RowFault
 from manifests.paths import Layout
-from manifests.rows import RowFault
 from server.audit.content import Kind, Problem, kind_of_extension
 from server.audit.findings import Finding, FindingKind, Item, Severity, id_finding
 from server.audit.inspection import FileTable

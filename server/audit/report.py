@@ -18,7 +18,7 @@ from manifests.units import format_count
 from server.audit.auditing import AuditReport
 from server.audit.findings import Finding, FindingKind, Item, Severity
 from server.audit.thumbnails import Thumbnail, can_draw, thumbnail
-from server.walk import printable
+from syncclient.tree import printable
 
 # Budgets of the page, shared by its findings.
 _MAX_ROWS = 1200

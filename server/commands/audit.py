@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from server.audit.announce import show_findings
 from server.audit.auditing import AuditReport, audit_files
 from server.audit.findings import Severity, StrayLog, counted
 from server.audit.inspection import FileTable, inspect_bucket, merge_files
-from server.audit.metadata import find_metadata
-from server.audit.posts import PostTable, merge_posts, read_posts
 from server.audit.report import write_page
-from server.output import Output
 from server.publishing.crew import Crew, available_cpus
+from server.publishing.reading import read_posts
 from server.walk import find_variants, walk_variant
+from syncclient.metadata import find_metadata
+from syncclient.output import Output
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,7 +102,7 @@ def _audit(args: argparse.Namespace, out: Output) -> AuditReport:
     sources = find_metadata(args.metadata or ([beside] if beside.is_dir() else []))
     strays, files = StrayLog(), dict[str, FileTable]()
     with Crew(args.jobs) as crew:
-        posts = _read_posts(sources, crew)
+        posts = read_posts(sources, crew) if sources else None
         if posts is not None:
             out.say(f"metadata: {counted(len(posts), 'post')} in {counted(len(sources), 'file')}")
         for variant in variants:
@@ -117,17 +116,6 @@ def _layout(buckets: int, digits: int) -> Layout:
         return Layout(buckets=buckets, digits=digits)
     except ManifestError as error:
         raise ConfigError(f"--{error.where}: {error.problem}") from error
-
-
-def _read_posts(sources: Sequence[Path], crew: Crew) -> PostTable | None:
-    """The posts of all files of metadata; None if there are no such files."""
-    parts = dict(crew.run(_read_source, enumerate(sources)))
-    return merge_posts([parts[number] for number in sorted(parts)]) if parts else None
-
-
-def _read_source(task: tuple[int, Path]) -> tuple[int, PostTable]:
-    number, path = task
-    return number, read_posts(path)
 
 
 def _inspect_variant(

@@ -24,7 +24,7 @@ from server.signing import (
 )
 
 if TYPE_CHECKING:
-    from server.output import Output
+    from syncclient.output import Output
 
 _DAY_S = 86_400
 

@@ -9,22 +9,26 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from manifests.errors import ConfigError, ExitCode
+from manifests.model import Descriptor
 from manifests.notices import Notices
-from manifests.units import format_count, format_duration, format_size
+from manifests.torrents.pieces import check_piece_bytes
+from manifests.units import format_count, format_duration, format_size, parse_size
 from server.audit.announce import show_findings
 from server.audit.findings import Severity, counted
-from server.output import Output
 from server.publishing.crew import Crew, available_cpus
 from server.publishing.links import Method
-from server.publishing.order import NEWEST_BASE, NO_BASE, Order
+from server.publishing.order import NEWEST_BASE, NO_BASE, Order, TorrentWish
 from server.publishing.publication import Draft, Publication, Published, signed_before_a_kill
+from server.publishing.torrents import MadeTorrents
 from server.publishing.work import Counts
 from server.repository import Repository
 from server.signing import open_signing
+from syncclient.output import Output
 
 _METHODS: Final = {
     "auto": (Method.REFLINK, Method.COPY),
@@ -75,7 +79,8 @@ def _add_content_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="PATH",
-        help="files or folders of posts to audit against; default: TREE/metadata, if it is there",
+        help="files or folders of metadata, to audit against and to ship; default: TREE/metadata, "
+        "if it is there",
     )
     parser.add_argument(
         "--variant",
@@ -122,6 +127,7 @@ def _add_working_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write packs as files too, for static hosts without our server",
     )
+    _add_torrent_arguments(parser)
     workers = parser.add_mutually_exclusive_group()
     workers.add_argument(
         "--jobs", type=int, metavar="N", help="worker processes; default: one for each processor"
@@ -133,6 +139,38 @@ def _add_working_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--keys", type=Path, metavar="DIR", help="the private keys; default REPO-keys"
+    )
+
+
+def _add_torrent_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("torrents of the new files")
+    group.add_argument("--no-torrents", action="store_true", help="make none")
+    group.add_argument(
+        "--piece-size",
+        metavar="SIZE",
+        help="a power of two from 16KiB to 32MiB; default: by the mean size of the files",
+    )
+    group.add_argument(
+        "--v2-only",
+        action="store_true",
+        help="without BitTorrent v1: half the metainfo, no padding, fewer clients",
+    )
+    group.add_argument(
+        "--private", action="store_true", help="peers are to come from the trackers alone"
+    )
+    group.add_argument(
+        "--tracker",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="an announce URL, or several of one tier with commas between them (repeatable)",
+    )
+    group.add_argument(
+        "--web-seed",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="an address of this repository, for clients that fetch from web seeds (repeatable)",
     )
 
 
@@ -176,6 +214,28 @@ def _order(args: argparse.Namespace) -> Order:
         assets=tuple(args.asset),
         methods=() if args.in_place else _METHODS[args.link],
         materialize_packs=args.materialize_packs,
+        torrents=_torrent_wish(args),
+    )
+
+
+def _torrent_wish(args: argparse.Namespace) -> TorrentWish | None:
+    """What the flags ask for; ConfigError for a piece or an address that cannot be."""
+    if args.no_torrents:
+        return None
+    size = None if args.piece_size is None else check_piece_bytes(parse_size(args.piece_size))
+    tiers = tuple(tuple(filter(None, tier.split(","))) for tier in args.tracker)
+    for url in (*(url for tier in tiers for url in tier), *args.web_seed):
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https", "udp"} or not parts.hostname:
+            raise ConfigError(
+                f"{url!r} is no address", hint="Write it like https://data.example.org/announce"
+            )
+    return TorrentWish(
+        piece_bytes=size,
+        hybrid=not args.v2_only,
+        private=args.private,
+        trackers=tuple(tier for tier in tiers if tier),
+        web_seeds=tuple(args.web_seed),
     )
 
 
@@ -220,6 +280,8 @@ def _tell(published: Published, draft: Draft, seconds: float, out: Output) -> No
         ("variant", "files", "added", "changed", "removed", "bytes", "hashed", "reused"),
         [_row(name, count) for name, count in counts.items()],
     )
+    _tell_tables(descriptor, out)
+    _tell_torrents(published.torrents, out)
     if total.hard_links:
         out.warn(f"{format_count(total.hard_links)} of {_HARD_WARNING}")
     _tell_absences(published.notices, out)
@@ -240,10 +302,64 @@ def _tell(published: Published, draft: Draft, seconds: float, out: Output) -> No
         links={"reflink": total.reflinks, "hard": total.hard_links, "copy": total.copies},
         assets=len(descriptor.assets),
         assets_hashed=draft.assets_hashed,
+        metadata={
+            table.name: {
+                "rows": table.rows,
+                "bytes": table.raw_bytes,
+                "bytes_stored": table.ref.size_bytes,
+            }
+            for table in descriptor.tables
+        },
+        torrents=sum(len(made.torrents) for made in published.torrents.values()),
+        torrent_bytes=sum(made.metainfo_bytes for made in published.torrents.values()),
         unavailable=_absent_count(published.notices),
         seconds=round(seconds, 3),
         descriptor=published.digest.hex,
     )
+
+
+def _tell_tables(descriptor: Descriptor, out: Output) -> None:
+    if descriptor.tables:
+        out.table(
+            "metadata",
+            ("table", "rows", "bytes", "stored"),
+            [
+                [
+                    table.name,
+                    format_count(table.rows),
+                    format_size(table.raw_bytes),
+                    format_size(table.ref.size_bytes),
+                ]
+                for table in descriptor.tables
+            ],
+        )
+
+
+def _tell_torrents(torrents: Mapping[str, MadeTorrents], out: Output) -> None:
+    if not torrents:
+        return
+    columns = ("variant", "torrents", "files", "piece", "padding", "transferred", "metainfo")
+    rows = [
+        [
+            variant,
+            format_count(len(made.torrents)),
+            format_count(made.files),
+            f"{made.torrents.piece_bytes // 2**10:,} KiB",
+            format_size(made.padding.total_bytes if made.torrents.hybrid else 0),
+            format_size(made.padding.block_bytes if made.torrents.hybrid else 0),
+            format_size(made.metainfo_bytes),
+        ]
+        for variant, made in torrents.items()
+    ]
+    out.table("torrents", columns, rows)
+    for variant, made in torrents.items():
+        padding_bytes = made.padding.block_bytes
+        if made.torrents.hybrid and padding_bytes > made.file_bytes:
+            out.say(
+                f"{variant}: with {format_size(padding_bytes)} that peers would send to fill "
+                f"pieces, beside {format_size(made.file_bytes)} of files,\n"
+                "these torrents want --v2-only"
+            )
 
 
 def _row(name: str, counts: Counts) -> list[str]:

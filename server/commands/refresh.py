@@ -11,7 +11,7 @@ from manifests.errors import ExitCode
 from server.signing import open_signing
 
 if TYPE_CHECKING:
-    from server.output import Output
+    from syncclient.output import Output
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

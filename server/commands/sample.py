@@ -12,8 +12,8 @@ from manifests.units import format_count, format_duration, format_size
 from server.sample.years import SampleSettings
 
 if TYPE_CHECKING:
-    from server.output import Output
     from server.sample.series import Release
+    from syncclient.output import Output
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

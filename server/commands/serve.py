@@ -21,7 +21,8 @@ from manifests.errors import ExitCode, SyncError
 from manifests.units import format_count, format_duration, format_size
 from server.hosting.app import METRICS, ServeConfig, make_app
 from server.hosting.ranges import MAX_RANGE_HEADER_BYTES
-from server.output import Output
+from server.tracking.swarms import TrackerLimits
+from syncclient.output import Output
 
 # How long an answer under way may go on after a signal to stop.
 SHUTDOWN_S: Final = 5.0
@@ -63,6 +64,21 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="N",
         help="answer further connections with 503 (default: %(default)s)",
     )
+    parser.add_argument("--no-tracker", action="store_true", help="answer no BitTorrent announces")
+    parser.add_argument(
+        "--announce-interval",
+        type=count,
+        default=TrackerLimits().interval_s,
+        metavar="SECONDS",
+        help="when peers are to announce again (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trusted-proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="take a peer's address from this proxy's X-Forwarded-For (repeatable)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -84,7 +100,9 @@ def count(text: str) -> int:
 
 def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Serve until SIGTERM or SIGINT; both end it with exit code 0."""
-    app = make_app(ServeConfig(repo=args.repo, warn=out.warn))
+    tracker = None if args.no_tracker else TrackerLimits(interval_s=args.announce_interval)
+    proxies = frozenset(args.trusted_proxy)
+    app = make_app(ServeConfig(repo=args.repo, warn=out.warn, tracker=tracker, proxies=proxies))
     _allow_open_files(args.max_connections * _FILES_PER_CONNECTION)
     started_at = time.monotonic()
     asyncio.run(_serve(app, args, out))
@@ -128,6 +146,8 @@ def _connection_settings(out: Output) -> dict[str, Any]:
         "access_log": None,
         "logger": logger,
         "keepalive_timeout": KEEPALIVE_S,
+        # Who goes away ends what was done for him: a search above all.
+        "handler_cancellation": True,
         "max_field_size": MAX_RANGE_HEADER_BYTES,
         # aiohttp grants it twice: to finish, and then to be cancelled.
         "shutdown_timeout": SHUTDOWN_S / 2,

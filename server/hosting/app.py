@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -23,12 +24,20 @@ from server.hosting.handlers import REVALIDATE, Handlers
 from server.hosting.joined import StaleFilesError
 from server.hosting.metrics import Metrics
 from server.hosting.packs import DEFAULT_CACHE_BYTES, PackReader, PackShelf
+from server.hosting.searches import SearchHandlers
 from server.hosting.sending import STALL_S, Sender
+from server.hosting.torrents import TorrentHandlers
+from server.searching.pool import SearchPool
+from server.searching.question import SearchLimits
+from server.tracking.handlers import Tracker
+from server.tracking.swarms import Swarms, TrackerLimits
 
 METRICS: Final = web.AppKey("metrics", Metrics)
 # Reads wait for disks, not for processors: enough to keep an array of disks busy.
 _THREADS_PER_CPU: Final = 4
 _MAX_THREADS: Final = 32
+# Counted where a client did not wait for its answer; no standard has a number, nginx has this one.
+_WENT_AWAY: Final = 499
 # Nothing that a dataset holds, such as an SVG or an HTML page, may run scripts in a host's name.
 _SAFETY: Final = {
     "Server": "bucketsync",
@@ -43,7 +52,8 @@ class ServeConfig:
 
     ``warn`` takes one line about a request that could not be answered as it should.  A client that
     takes nothing for ``stall_s`` is cut off.  ``cache_bytes`` bounds the memory for decoded
-    buckets, ``threads`` how many reads go on at once.
+    buckets, ``threads`` how many reads go on at once, ``search`` what searches may cost.
+    ``proxies`` are addresses of proxies in front, whose word for a peer's address is taken.
     """
 
     repo: Path
@@ -51,6 +61,10 @@ class ServeConfig:
     stall_s: float = STALL_S
     cache_bytes: int = DEFAULT_CACHE_BYTES
     threads: int = min(_MAX_THREADS, _THREADS_PER_CPU * (os.cpu_count() or 1))
+    search: SearchLimits = field(default_factory=SearchLimits)
+    # None serves without a tracker.
+    tracker: TrackerLimits | None = field(default_factory=TrackerLimits)
+    proxies: frozenset[str] = frozenset()
 
 
 def make_app(config: ServeConfig) -> web.Application:
@@ -68,6 +82,9 @@ def make_app(config: ServeConfig) -> web.Application:
         sender=Sender(executor, metrics, config.warn, config.stall_s),
         counters=metrics,
     )
+    pool = SearchPool(config.search)
+    searches = SearchHandlers(repo=config.repo, watch=watch, pool=pool, warn=config.warn)
+    torrents = TorrentHandlers(repo=config.repo, watch=watch, tracks=config.tracker is not None)
 
     async def lifetime(_: web.Application) -> AsyncIterator[None]:
         mimetypes.init()
@@ -75,6 +92,7 @@ def make_app(config: ServeConfig) -> web.Application:
             await watch.start()
             yield
         finally:
+            await pool.close()
             executor.shutdown(cancel_futures=True)
 
     app = web.Application(
@@ -83,12 +101,20 @@ def make_app(config: ServeConfig) -> web.Application:
     app[METRICS] = metrics
     app.cleanup_ctx.append(lifetime)
     app.on_response_prepare.append(_add_safety)
-    app.add_routes(handlers.routes())
+    app.add_routes([*handlers.routes(), *searches.routes(), *torrents.routes()])
+    if config.tracker is not None:
+        tracker = Tracker(watch, Swarms(config.tracker), config.proxies)
+        metrics.tracker = tracker.swarms
+        app.add_routes(tracker.routes())
     return app
 
 
 async def _add_safety(_: web.Request, response: web.StreamResponse) -> None:
+    """A page may have a policy of its own; the server's name is ours whatever aiohttp wrote."""
+    own = response.headers.get("Content-Security-Policy")
     response.headers.update(_SAFETY)
+    if own is not None:
+        response.headers["Content-Security-Policy"] = own
 
 
 def _counting(metrics: Metrics) -> Middleware:
@@ -102,6 +128,9 @@ def _counting(metrics: Metrics) -> Middleware:
         try:
             response = await handler(request)
             status = response.status
+        except asyncio.CancelledError:
+            status = _WENT_AWAY
+            raise
         finally:
             metrics.in_flight -= 1
             resource = request.match_info.route.resource

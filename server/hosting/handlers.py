@@ -17,6 +17,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
+from manifests.model import Descriptor
 from manifests.paths import parse_entry_name
 from server.hosting.catalog import CatalogWatch, ServedLayer
 from server.hosting.documents import read_document
@@ -31,6 +32,8 @@ from server.hosting.sending import Sender
 IMMUTABLE: Final = "public, max-age=31536000, immutable"
 # Versions of signed metadata do not change either, but one that a killed run left is written over.
 SHORT: Final = "public, max-age=60"
+# What follows from a release, which never changes, by code that may be mended.
+DAY: Final = "public, max-age=86400"
 REVALIDATE: Final = "no-cache"
 _BINARY: Final = "application/octet-stream"
 _NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
@@ -60,6 +63,11 @@ class Handlers:
             ),
             web.get(f"/files/{entry}/{{name:{_NAME}}}", self.loose_file, name="files"),
             web.get(f"/packs/{entry}", self.pack, name="packs"),
+            web.get(
+                f"/entries/{{release:{_NAME}}}/{{variant:{_NAME}}}/{{id:[1-9][0-9]{{0,9}}}}",
+                self.entry,
+                name="entries",
+            ),
         ]
 
     async def metadata(self, request: web.Request) -> web.StreamResponse:
@@ -140,6 +148,34 @@ class Handlers:
             with contextlib.suppress(StaleFilesError):
                 return await self.sender.send(request, reply, pack.on_disk)
         return await self.sender.send(request, reply, pack.files)
+
+    async def entry(self, request: web.Request) -> web.StreamResponse:
+        """Where the file of a post lies: in the layer that put it last."""
+        info = request.match_info
+        await self.watch.layer(info["release"])
+        catalog = await self.watch.current()
+        named = [item for item in catalog.releases if item.release == info["release"]]
+        place = await self._place(named[0], info["variant"], int(info["id"])) if named else None
+        if place is None:
+            raise web.HTTPNotFound
+        return web.Response(
+            status=HTTPStatus.FOUND,
+            # Relative, so that it holds below whatever path a proxy serves this host.
+            headers={"Location": f"../../../files/{place}", "Cache-Control": DAY},
+        )
+
+    async def _place(self, release: Descriptor, variant: str, post_id: int) -> str | None:
+        """LAYER/VARIANT/BUCKET/ID.EXT of a post's file; None if the release has none."""
+        bucket = release.layout.bucket_of(post_id)
+        for ref in reversed(release.layers):
+            if variant in ref.manifests:
+                layer = ServedLayer(ref=ref, layout=release.layout)
+                pack = await self.shelf.pack(layer, variant, bucket)
+                if (name := pack.name_of(post_id)) is not None:
+                    return f"{ref.name}/{variant}/{release.layout.bucket_name(bucket)}/{name}"
+                if post_id in pack.removed:
+                    return None
+        return None
 
     async def _pack(self, request: web.Request) -> tuple[ServedLayer, Pack]:
         """The bucket that a URL names, if any layer has entries in it."""

@@ -10,6 +10,7 @@ from typing import Final
 
 from server.hosting.catalog import Catalog
 from server.hosting.packs import PackShelf
+from server.tracking.swarms import Swarms
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -23,6 +24,7 @@ class Metrics:
     sent_bytes: int = 0
     refused_files: int = 0
     cut_answers: int = 0
+    tracker: Swarms | None = None
     requests: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -50,7 +52,7 @@ def _lines(metrics: Metrics, shelf: PackShelf, catalog: Catalog) -> Iterator[str
     spent = [(f'route="{route}"', value) for route, value in sorted(metrics.seconds.items())]
     yield from _family("http_requests_total", "counter", "Requests answered.", answered)
     yield from _family("http_seconds_total", "counter", "Time spent answering.", spent)
-    plain = (
+    plain: tuple[tuple[str, str, str, float], ...] = (
         ("http_in_flight", "gauge", "Requests being answered.", metrics.in_flight),
         ("sent_bytes_total", "counter", "Bytes of bodies read and sent.", metrics.sent_bytes),
         (
@@ -77,6 +79,12 @@ def _lines(metrics: Metrics, shelf: PackShelf, catalog: Catalog) -> Iterator[str
             metrics.started_at,
         ),
     )
+    if metrics.tracker is not None:
+        tracked = metrics.tracker
+        plain += (
+            ("tracker_swarms", "gauge", "Torrents that somebody is in.", len(tracked)),
+            ("tracker_peers", "gauge", "Peers, counted in each torrent.", tracked.peers),
+        )
     for name, kind, text, value in plain:
         yield from _family(name, kind, text, [("", value)])
 

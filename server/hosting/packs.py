@@ -21,7 +21,7 @@ import numpy as np
 from manifests.columns import I64, U8, U32, U64, Entries
 from manifests.digest import Digest
 from manifests.errors import StoreError
-from manifests.manifest import Header, decode_header, decode_rows
+from manifests.manifest import Header, decode_header, decode_removed, decode_rows
 from manifests.model import LayerRef, ManifestRef
 from server.hosting.catalog import ServedLayer
 from server.hosting.documents import read_document
@@ -39,9 +39,11 @@ class Pack:
     """One bucket of one layer and variant: n entries by ascending id, and their files joined.
 
     ``on_disk`` is the pack as a file, where the publisher laid it out; it has the same bytes.
+    ``removed`` are the ids of the bucket whose entries the layer takes away.
     """
 
     ids: U32
+    removed: U32
     exts: U8
     digests: U8
     extensions: tuple[str, ...]
@@ -53,7 +55,8 @@ class Pack:
     def held_bytes(self) -> int:
         """Memory of the columns."""
         known = (self.files.mtimes, self.files.inodes)
-        columns = (self.ids, self.exts, self.digests, self.files.starts, *known)
+        own = (self.ids, self.removed, self.exts, self.digests)
+        columns = (*own, self.files.starts, *known)
         return sum(column.nbytes for column in columns if column is not None)
 
     def row_of(self, post_id: int, extension: str) -> int | None:
@@ -62,6 +65,13 @@ class Pack:
         if row == len(self.ids) or self.ids[row] != post_id:
             return None
         return row if self.extensions[self.exts[row]] == extension else None
+
+    def name_of(self, post_id: int) -> str | None:
+        """The name of a post's file; None if this bucket has none."""
+        row = int(np.searchsorted(self.ids, post_id))
+        if row == len(self.ids) or self.ids[row] != post_id:
+            return None
+        return f"{post_id}.{self.extensions[self.exts[row]]}"
 
     def digest_of(self, row: int) -> Digest:
         """The BLAKE3 of one file, as the manifest states it."""
@@ -77,6 +87,7 @@ class PackReader:
         # A mirror has no record, and its files have what mtimes its copying gave them.
         self._is_origin = (repo / ".publish").is_dir()
         self._headers: dict[Digest, Header] = {}
+        self._removed: dict[Digest, U32] = {}
 
     def read(self, layer: ServedLayer, variant: str, bucket: int) -> Pack:
         """One bucket; ManifestError or StoreError if its manifest is damaged or missing."""
@@ -90,6 +101,7 @@ class PackReader:
         root = source.folder if source else self._repo / "files" / layer.ref.name
         return Pack(
             ids=entries.ids,
+            removed=self._removed_of(ref, bucket),
             exts=entries.exts,
             digests=entries.digests,
             extensions=entries.extensions,
@@ -114,7 +126,7 @@ class PackReader:
         return document.joined()
 
     def _entries(self, ref: ManifestRef, bucket: int) -> Entries:
-        path = self._repo / "objects" / ref.digest.hex[:2] / ref.digest.hex
+        path = self._object_path(ref)
         try:
             with path.open("rb") as file:
                 if ref.digest not in self._headers:
@@ -130,6 +142,21 @@ class PackReader:
             ) from error
         frames = [data[a - bounds[0] : b - bounds[0]] for a, b in itertools.pairwise(bounds)]
         return decode_rows(header, rows, frames, 0, f"manifest {ref.digest.hex[:12]}")
+
+    def _object_path(self, ref: ManifestRef) -> Path:
+        return self._repo / "objects" / ref.digest.hex[:2] / ref.digest.hex
+
+    def _removed_of(self, ref: ManifestRef, bucket: int) -> U32:
+        """The removed ids of a bucket, once :meth:`_entries` has read the header."""
+        header = self._headers[ref.digest]
+        if ref.digest not in self._removed:
+            with self._object_path(ref).open("rb") as file:
+                file.seek(header.removed_start)
+                data = file.read(header.removed_length)
+            where = f"manifest {ref.digest.hex[:12]}"
+            self._removed[ref.digest] = decode_removed(header, data, where).ids
+        removed = self._removed[ref.digest]
+        return np.asarray(removed[removed % header.buckets == bucket], np.uint32)
 
     def _stats(
         self, layer: LayerRef, variant: str, bucket: int, ids: U32

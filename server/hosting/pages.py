@@ -60,6 +60,10 @@ _COMMANDS: Final = """<h2>Get it</h2>
     --trust-root {fingerprint}
 <b>bucketsync upgrade</b> {folder}   # later, to the newest release</pre></div>
 """
+_SEARCH: Final = """<h2>Search it</h2>
+<p><a href="search">Search the posts by their tags</a>, or ask <code>api/search?q=…</code> from a
+script.</p>
+"""
 _TRUST: Final = """<h2>Trust</h2>
 <p>Every file is checked against the publisher's signature. The fingerprint of its root is
 <code>{fingerprint}</code>; compare it with one from another source.</p>"""
@@ -73,8 +77,15 @@ def front_page(catalog: Catalog, url: str) -> str:
         body = _commands(title, catalog.fingerprint, url) + _releases(releases)
     else:
         body = "<p>Nothing has been published here yet.</p>"
+    if any(release.tag_index is not None for release in releases):
+        body += _SEARCH
     body += _TRUST.format(fingerprint=catalog.fingerprint)
-    return _PAGE.format(title=escape(title), style=_STYLE, body=body)
+    return render_page(title, body)
+
+
+def render_page(title: str, body: str, style: str = "") -> str:
+    """A page of this host from a title, HTML, and CSS besides that of all pages."""
+    return _PAGE.format(title=escape(title), style=_STYLE + style, body=body)
 
 
 def _commands(dataset: str, fingerprint: str, url: str) -> str:
@@ -94,6 +105,8 @@ def _releases(releases: list[Descriptor]) -> str:
 def _rows(release: Descriptor, newest: str) -> str:
     """A row for each variant of a release."""
     mark = '<span class="newest">newest</span>' if release.release == newest else ""
+    if any(layer.torrents for layer in release.layers):
+        mark += f' <a href="torrents/{escape(release.release)}/">torrents</a>'
     date = datetime.fromtimestamp(release.created, UTC).date().isoformat()
     own = release.layers[-1].manifests
     rows: list[str] = []

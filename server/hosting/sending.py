@@ -108,8 +108,13 @@ class Sender:
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work in a thread; if cancelled, first wait until the thread is done."""
+        return await self._end(self._begin(work, *args, **kwargs))
+
+    def _begin(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
+        return loop.run_in_executor(self._executor, functools.partial(work, *args, **kwargs))
+
+    async def _end(self, future: asyncio.Future[T]) -> T:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -197,9 +202,12 @@ class Sender:
             if isinstance(turn, Stretch):
                 await self._send_stretch(socket_fd, files, turn)
             else:
-                rest = await self.run(joined.fill_and_push, socket_fd, files, turn.body)
-                self._metrics.sent_bytes += turn.size_bytes - len(rest)
-                await self._send_rest(socket_fd, rest)
+                pushing = self._begin(joined.fill_and_push, socket_fd, files, turn.body)
+                # Also what a thread has sent when the request is cancelled was sent.
+                pushing.add_done_callback(
+                    functools.partial(self._count_batch, size_bytes=turn.size_bytes)
+                )
+                await self._send_rest(socket_fd, await self._end(pushing))
 
     async def _send_rest(self, socket_fd: int, rest: memoryview) -> None:
         """Send what is in memory as fast as the client takes it."""
@@ -216,11 +224,20 @@ class Sender:
         stop = offset + turn.wanted.size_bytes
         while offset < stop:
             count = min(stop - offset, _PUSH_BYTES)
-            sent = await self.run(joined.push_large, socket_fd, files, turn.row, offset, count)
-            self._metrics.sent_bytes += sent
+            pushing = self._begin(joined.push_large, socket_fd, files, turn.row, offset, count)
+            pushing.add_done_callback(self._count_stretch)
+            sent = await self._end(pushing)
             offset += sent
             if sent < count:
                 await self._writable(socket_fd)
+
+    def _count_batch(self, pushing: asyncio.Future[memoryview], size_bytes: int) -> None:
+        if pushing.exception() is None:
+            self._metrics.sent_bytes += size_bytes - len(pushing.result())
+
+    def _count_stretch(self, pushing: asyncio.Future[int]) -> None:
+        if pushing.exception() is None:
+            self._metrics.sent_bytes += pushing.result()
 
     async def _writable(self, socket_fd: int) -> None:
         """Wait until a socket takes bytes or is broken; TimeoutError if it stays full."""

@@ -21,10 +21,13 @@ from manifests.columns import I64, U8, Bools, Entries
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import ManifestError, StoreError
 from manifests.layers import Difference, Rows, diff, match, same_file
+from manifests.torrents.grouping import SizeSums
+from manifests.torrents.pieces import FileHashes
 from server.publishing.hashing import Taken, Taker
 from server.publishing.lineage import bucket_entries
 from server.publishing.links import Links, Method, Placed, Stage, boot_id, disk_error, list_placed
 from server.publishing.look import Look
+from server.publishing.piecehashes import encode_hashes
 from server.publishing.settled import file_table, open_bucket, settled_report
 from server.publishing.work import BucketReport, BucketTask, Counts, Placement, Workload
 from server.record import STAT_ROW, StatRows
@@ -80,7 +83,8 @@ class _Bucket:
     def __init__(self, task: BucketTask, folder_fd: int, stage: Stage | None) -> None:
         self._task = task
         self._stage = stage
-        self._taker = Taker(folder_fd, task.place, stage)
+        self._taker = Taker(folder_fd, task.place, stage, task.pieces)
+        self._pieces: dict[int, FileHashes] = {}
         self._base = bucket_entries(task.lineage, task.bucket, task.layout.buckets)
         # The clock is read first: whatever changes after the listing has a later mtime.
         at_ns = time.time_ns()
@@ -161,6 +165,7 @@ class _Bucket:
             read_bytes=int(sizes[self._unknown].sum()),
             copy_files=int(copied.sum()),
             copy_bytes=int(blocks.sum()) * _BLOCK_BYTES,
+            sizes=SizeSums.of(sizes),
         )
 
     def link_known(self) -> None:
@@ -204,6 +209,11 @@ class _Bucket:
         contents = [(c.kind, c.problem, c.width, c.height) for c in (t.content for t in taken)]
         columns = np.array(contents, np.int64).T
         look.kinds[rows], look.problems[rows], look.widths[rows], look.heights[rows] = columns
+        self._pieces.update(
+            (row, item.pieces)
+            for row, item in zip(rows.tolist(), taken, strict=True)
+            if item.pieces is not None
+        )
         self._chunks.update(zip(rows.tolist(), (item.chunks for item in taken), strict=True))
 
     def report(self) -> BucketReport:
@@ -231,7 +241,15 @@ class _Bucket:
             strays=self._walk.strays,
             look=look.encode() if self._is_news else None,
             links=_links(put, stats, methods) if placement is Placement.STAGED else None,
+            pieces=self._hashes(put, rows),
         )
+
+    def _hashes(self, put: Entries, rows: Rows) -> bytes | None:
+        """The hashes of what is put into the layer; none if not all of it was read just now."""
+        plan, hashes = self._task.pieces, self._pieces
+        if plan is None or not len(rows) or not all(row in hashes for row in rows.tolist()):
+            return None
+        return encode_hashes([hashes[row] for row in rows.tolist()], put, plan)
 
     def _stats(self, look: Look, rows: Rows, placed: list[Placed]) -> StatRows:
         """Rows of the served record: of the files of the layer, or in place those of the tree."""

@@ -11,9 +11,11 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -83,29 +85,54 @@ class Crew:
 
         The error of a task is raised in its turn; tasks that have not begun are then given up.
         """
-        if (here and not self.is_eager) or (self._jobs == 1 and self._cluster is None):
+        if self._is_alone(here=here):
             yield from map(function, tasks)
             return
         pool, workers = self._cluster or (self._own_pool(), self._jobs)
         waiting = iter(tasks)
         running: set[Future[Result]] = set()
         try:
-            while True:
-                room = workers * _DEPTH - len(running)
-                running |= {pool.submit(function, task) for task in islice(waiting, room)}
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        except BrokenProcessPool as error:
-            raise StoreError(
-                "a worker process was ended from outside, perhaps for lack of memory",
-                hint="Run the same command again, with fewer --jobs if memory is short.",
-            ) from error
+            with _loss_of_a_worker():
+                while True:
+                    room = workers * _DEPTH - len(running)
+                    running |= {pool.submit(function, task) for task in islice(waiting, room)}
+                    if not running:
+                        return
+                    done, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        yield future.result()
         finally:
             for future in running:
                 future.cancel()
+
+    def run_in_order(
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], *, here: bool = False
+    ) -> Iterator[tuple[Task, Result]]:
+        """Each task with its result, in the order of the tasks; else as :meth:`run`."""
+        if self._is_alone(here=here):
+            for task in tasks:
+                yield task, function(task)
+            return
+        pool, workers = self._cluster or (self._own_pool(), self._jobs)
+        waiting = iter(tasks)
+        running: deque[tuple[Task, Future[Result]]] = deque()
+        try:
+            with _loss_of_a_worker():
+                while True:
+                    room = workers * _DEPTH - len(running)
+                    new = islice(waiting, room)
+                    running.extend((task, pool.submit(function, task)) for task in new)
+                    if not running:
+                        return
+                    task, future = running.popleft()
+                    yield task, future.result()
+        finally:
+            for _, future in running:
+                future.cancel()
+
+    def _is_alone(self, *, here: bool) -> bool:
+        """Whether this process does the work."""
+        return (here and not self.is_eager) or (self._jobs == 1 and self._cluster is None)
 
     def _own_pool(self) -> Executor:
         if self._pool is None:
@@ -116,6 +143,18 @@ class Crew:
                 initializer=_begin_worker,
             )
         return self._pool
+
+
+@contextmanager
+def _loss_of_a_worker() -> Iterator[None]:
+    """What the pool says of it, in our words."""
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise StoreError(
+            "a worker process was ended from outside, perhaps for lack of memory",
+            hint="Run the same command again, with fewer --jobs if memory is short.",
+        ) from error
 
 
 def available_cpus() -> int:

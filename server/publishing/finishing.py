@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,8 +11,10 @@ from manifests.digest import Digest
 from manifests.errors import ConfigError, ManifestError
 from manifests.model import Asset, Descriptor, LayerRef, Totals
 from manifests.paths import Layout
+from manifests.torrents.refs import TorrentSet
 from server.publishing.crew import Crew
 from server.publishing.harvest import Harvest
+from server.publishing.metadata import Metadata
 from server.publishing.order import Order
 from server.publishing.packing import PackTask, write_pack
 from server.publishing.work import BucketReport, Placement
@@ -30,6 +32,8 @@ def describe(  # noqa: PLR0913 (everything that a descriptor says)
     base: Descriptor | None,
     harvest: Harvest,
     assets: tuple[Asset, ...],
+    metadata: Metadata,
+    torrents: Mapping[str, TorrentSet],
 ) -> Descriptor:
     """Store the manifests and name them; ConfigError if the release cannot be written down."""
     layers = base.layers if base is not None else ()
@@ -39,6 +43,7 @@ def describe(  # noqa: PLR0913 (everything that a descriptor says)
             name=order.release,
             date=order.date,
             manifests=harvest.put_manifests(repository, layout.buckets, held),
+            torrents=torrents,
         )
         descriptor = Descriptor(
             dataset=dataset,
@@ -49,6 +54,8 @@ def describe(  # noqa: PLR0913 (everything that a descriptor says)
             layers=(*layers, own),
             totals=harvest.totals(),
             assets=assets,
+            tables=metadata.tables,
+            tag_index=metadata.tag_index,
         )
         # What a client would refuse is not worth a signature.
         return Descriptor.decode(descriptor.encode())

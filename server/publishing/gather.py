@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 from manifests.digest import Digest
 from manifests.model import Descriptor
 from manifests.paths import Layout, SafePath
+from manifests.torrents.grouping import SizeSums, choose_piece_bytes
 from server.progress import Progress
 from server.publishing.buckets import carry_out, survey
 from server.publishing.capacity import require_room, usable_methods
@@ -22,6 +23,7 @@ from server.publishing.lineage import LayerFile, lineage_buckets
 from server.publishing.links import ROOM_HINT, Method, Target
 from server.publishing.memory import Memory
 from server.publishing.order import Order
+from server.publishing.piecehashes import PiecePlan
 from server.publishing.work import BucketReport, BucketTask, Placement, Workload
 from server.repository import Repository
 from server.walk import walk_variant
@@ -76,25 +78,46 @@ class Gathering:
             assets += walk.assets
             buckets = lineage_buckets(aim.lineages[variant]) | {int(name) for name in walk.buckets}
             places += [(variant, bucket) for bucket in sorted(buckets)]
-        for report in self._reports(places, aim):
+        for report in self._reports(places, aim, harvest):
             self._settle(report, aim.target)
             harvest.add(report)
             assets += report.assets
         return harvest, assets
 
-    def _reports(self, places: list[tuple[str, int]], aim: _Aim) -> Iterator[BucketReport]:
+    def _reports(
+        self, places: list[tuple[str, int]], aim: _Aim, harvest: Harvest
+    ) -> Iterator[BucketReport]:
         """The report of each bucket; those without work come first."""
         left = []
+        sums = dict.fromkeys(harvest.variants, SizeSums())
         tasks = (self._task(*place, aim) for place in places)
         for result in self._survey(tasks, len(places)):
             if isinstance(result, Workload):
                 left.append(result)
+                sums[result.variant] += result.sizes
             else:
+                sums[result.variant] += SizeSums.of(result.files.rows["size"])
                 self.progress.advance(result.counts.files)
                 yield result
-        yield from self._carry_out(left, aim)
+        harvest.plans = self._plans(sums)
+        yield from self._carry_out(left, aim, harvest.plans)
 
-    def _carry_out(self, left: list[Workload], aim: _Aim) -> Iterator[BucketReport]:
+    def _plans(self, sums: Mapping[str, SizeSums]) -> dict[str, PiecePlan]:
+        """How each variant is hashed for torrents.
+
+        That depends on all of its files, so that it is the same whatever has to be read now.
+        """
+        wish = self.order.torrents
+        if wish is None:
+            return {}
+        return {
+            variant: PiecePlan(choose_piece_bytes(found, wish.piece_bytes), wish.hybrid)
+            for variant, found in sums.items()
+        }
+
+    def _carry_out(
+        self, left: list[Workload], aim: _Aim, plans: Mapping[str, PiecePlan]
+    ) -> Iterator[BucketReport]:
         """Do what the survey left to do, if the disk has room for it."""
         files = sum(work.read_files for work in left)
         size_bytes = sum(work.read_bytes for work in left)
@@ -107,7 +130,10 @@ class Gathering:
         self.progress.begin("read", files, size_bytes)
         # The largest first, so that no worker is left alone with one at the end.
         left.sort(key=lambda work: -work.read_bytes)
-        tasks = (self._task(work.variant, work.bucket, aim) for work in left)
+        tasks = (
+            replace(self._task(work.variant, work.bucket, aim), pieces=plans.get(work.variant))
+            for work in left
+        )
         few = max(files, linked) < _ALONE_FILES and max(size_bytes, copied) < _ALONE_BYTES
         for report in self.crew.run(carry_out, tasks, here=few):
             self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
@@ -177,6 +203,7 @@ class Gathering:
             report.bucket,
             look=report.look,
             links=report.links,
+            pieces=report.pieces,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from manifests.manifest import Removed, encode
 from manifests.model import ManifestRef, Totals
 from server.audit.findings import StrayLog
 from server.audit.inspection import FileTable, merge_files
+from server.publishing.piecehashes import PiecePlan
 from server.publishing.work import BucketReport, Counts
 from server.record import STAT_ROW, StatRows
 from server.repository import Repository
@@ -24,13 +26,16 @@ class Harvest:
     def __init__(self, variants: tuple[str, ...]) -> None:
         self._parts: dict[str, dict[int, BucketReport]] = {variant: {} for variant in variants}
         self.strays = StrayLog()
+        # How files were hashed for torrents, by variant; none without torrents.
+        self.plans: dict[str, PiecePlan] = {}
 
     def add(self, report: BucketReport) -> None:
-        """Take the report of a bucket."""
-        self._parts[report.variant][report.bucket] = report
+        """Take the report of a bucket; hashes for torrents are not kept in memory."""
+        self._parts[report.variant][report.bucket] = replace(report, pieces=None)
         self.strays.add(report.variant, report.strays)
 
-    def _reports(self, variant: str) -> Iterator[BucketReport]:
+    def of(self, variant: str) -> Iterator[BucketReport]:
+        """The reports of a variant, by bucket."""
         parts = self._parts[variant]
         return (parts[bucket] for bucket in sorted(parts))
 
@@ -41,7 +46,7 @@ class Harvest:
 
     def reports(self) -> Iterator[BucketReport]:
         """All reports, by variant and bucket."""
-        return (report for variant in self.variants for report in self._reports(variant))
+        return (report for variant in self.variants for report in self.of(variant))
 
     def buckets(self) -> Iterator[tuple[str, int]]:
         """Variant and number of every bucket that was looked at."""
@@ -49,7 +54,7 @@ class Harvest:
 
     def counts(self, variant: str) -> Counts:
         """Files and bytes of one variant."""
-        return sum((report.counts for report in self._reports(variant)), Counts())
+        return sum((report.counts for report in self.of(variant)), Counts())
 
     def totals(self) -> dict[str, Totals]:
         """Files and bytes of the whole release, by variant."""
@@ -62,7 +67,7 @@ class Harvest:
     def tables(self) -> dict[str, FileTable]:
         """All files for the audit, by variant."""
         return {
-            variant: merge_files([report.files for report in self._reports(variant)])
+            variant: merge_files([report.files for report in self.of(variant)])
             for variant in self.variants
         }
 
@@ -70,7 +75,7 @@ class Harvest:
         """The served record of the layer, by variant."""
         return {
             variant: np.concatenate(
-                [np.empty(0, STAT_ROW), *(report.stats for report in self._reports(variant))]
+                [np.empty(0, STAT_ROW), *(report.stats for report in self.of(variant))]
             )
             for variant in self.variants
         }
@@ -84,7 +89,7 @@ class Harvest:
         """
         refs = {}
         for variant in self.variants:
-            entries, removed = self._entries(variant), self._removed(variant)
+            entries, removed = self.entries(variant), self._removed(variant)
             if variant in held and not len(entries) and not len(removed):
                 continue
             gone = Removed(ids=removed, codes=np.zeros(len(removed), np.uint8), reasons=(GONE,))
@@ -92,10 +97,11 @@ class Harvest:
             repository.put_object(data)
         return refs
 
-    def _entries(self, variant: str) -> Entries:
-        parts = [report.put for report in self._reports(variant) if len(report.put)]
+    def entries(self, variant: str) -> Entries:
+        """What the new layer holds of a variant."""
+        parts = [report.put for report in self.of(variant) if len(report.put)]
         return concat(parts) if parts else empty()
 
     def _removed(self, variant: str) -> U32:
-        parts = [report.removed for report in self._reports(variant)]
+        parts = [report.removed for report in self.of(variant)]
         return np.concatenate([np.empty(0, np.uint32), *parts])

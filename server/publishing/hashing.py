@@ -19,8 +19,10 @@ import blake3
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError
+from manifests.torrents.pieces import FileHashes, PieceHasher
 from server.audit.content import Content, inspect_bytes, inspect_open
 from server.publishing.links import Method, Placed, Stage, disk_error, write_all
+from server.publishing.piecehashes import PiecePlan
 from syncclient.tree import OPEN_READ, FileStat, reflink
 
 # One change while a file is read is bad luck, two are a writer at work.
@@ -30,13 +32,17 @@ Result = TypeVar("Result")
 
 
 class Taken(NamedTuple):
-    """One reading of a file; ``placed`` is None if nothing had to be put into the layer."""
+    """One reading of a file; ``placed`` is None if nothing had to be put into the layer.
+
+    ``pieces`` are the hashes for torrents, if there are to be any.
+    """
 
     digest: bytes
     chunks: bytes
     content: Content
     stat: FileStat
     placed: Placed | None
+    pieces: FileHashes | None
 
 
 class _Reading(NamedTuple):
@@ -46,6 +52,7 @@ class _Reading(NamedTuple):
     chunks: bytes
     content: Content
     data: bytes | None
+    pieces: FileHashes | None
 
 
 class _ChangedError(Exception):
@@ -55,8 +62,14 @@ class _ChangedError(Exception):
 class Taker:
     """Reads files of one open folder, and puts those that the layer needs into its stage."""
 
-    def __init__(self, folder_fd: int, place: str, stage: Stage | None) -> None:
-        """``place`` is the folder in error messages; without a stage nothing is put anywhere."""
+    def __init__(
+        self, folder_fd: int, place: str, stage: Stage | None, plan: PiecePlan | None = None
+    ) -> None:
+        """``place`` is the folder in error messages; without a stage nothing is put anywhere.
+
+        Without a ``plan`` nothing is hashed for torrents.
+        """
+        self._plan = plan
         self._folder_fd = folder_fd
         self._place = place
         self._stage = stage
@@ -106,15 +119,38 @@ class Taker:
         stage, placed = self._stage, None
         try:
             if stage is not None and stage.opens_first(before.size_bytes):
-                reading, placed = _take_through(name, stage, fd, before.size_bytes, base_digest)
+                reading, placed = self._take_through(
+                    name, stage, fd, before.size_bytes, base_digest
+                )
             else:
-                reading = _read(fd, before.size_bytes)
+                reading = _read(fd, before.size_bytes, self._plan)
                 if stage is not None and reading.digest != base_digest:
                     placed = self._put(name, stage, fd, before, reading.data)
             _require_same(fd, before)
         finally:
             os.close(fd)
-        return Taken(reading.digest, reading.chunks, reading.content, before, placed)
+        return Taken(
+            reading.digest, reading.chunks, reading.content, before, placed, reading.pieces
+        )
+
+    def _take_through(
+        self, name: str, stage: Stage, fd: int, size_bytes: int, base_digest: bytes | None
+    ) -> tuple[_Reading, Placed | None]:
+        """Make the file of the layer first or on the way, and take it away if it is not needed."""
+        out = stage.create(name)
+        placed = None
+        try:
+            if stage.reflinks and reflink(fd, out):
+                reading, method = _read(out, size_bytes, self._plan), Method.REFLINK
+            else:
+                reading, method = _read(fd, size_bytes, self._plan, out), Method.COPY
+            if reading.digest != base_digest:
+                placed = stage.finish(out, method)
+        finally:
+            os.close(out)
+        if placed is None:
+            stage.drop(name)
+        return reading, placed
 
     def _put(
         self, name: str, stage: Stage, fd: int, before: FileStat, data: bytes | None
@@ -144,36 +180,17 @@ class Taker:
         return placed
 
 
-def _take_through(
-    name: str, stage: Stage, fd: int, size_bytes: int, base_digest: bytes | None
-) -> tuple[_Reading, Placed | None]:
-    """Make the file of the layer first or on the way, and take it away if it is not needed."""
-    out = stage.create(name)
-    placed = None
-    try:
-        if stage.reflinks and reflink(fd, out):
-            reading, method = _read(out, size_bytes), Method.REFLINK
-        else:
-            reading, method = _read(fd, size_bytes, out), Method.COPY
-        if reading.digest != base_digest:
-            placed = stage.finish(out, method)
-    finally:
-        os.close(out)
-    if placed is None:
-        stage.drop(name)
-    return reading, placed
-
-
 def _require_same(fd: int, before: FileStat) -> None:
     info = os.fstat(fd)
     if (info.st_size, info.st_mtime_ns) != before[:2]:
         raise _ChangedError
 
 
-def _read(fd: int, size_bytes: int, out: int = -1) -> _Reading:
+def _read(fd: int, size_bytes: int, plan: PiecePlan | None, out: int = -1) -> _Reading:
     """Read an open file from its start, writing what is read to ``out`` if that is open."""
+    hasher = None if plan is None else plan.hasher()
     if size_bytes > CHUNK_BYTES:
-        return _read_large(fd, size_bytes, out)
+        return _read_large(fd, size_bytes, hasher, out)
     data = os.read(fd, size_bytes + 1)
     while len(data) < size_bytes and (more := os.read(fd, size_bytes + 1 - len(data))):
         data += more
@@ -181,10 +198,13 @@ def _read(fd: int, size_bytes: int, out: int = -1) -> _Reading:
         raise _ChangedError
     if out >= 0:
         write_all(out, data)
-    return _Reading(digest_bytes(data), b"", inspect_bytes(data), data)
+    if hasher is not None:
+        hasher.update(data)
+    pieces = None if hasher is None else hasher.finish()
+    return _Reading(digest_bytes(data), b"", inspect_bytes(data), data, pieces)
 
 
-def _read_large(fd: int, size_bytes: int, out: int) -> _Reading:
+def _read_large(fd: int, size_bytes: int, hasher: PieceHasher | None, out: int) -> _Reading:
     whole, chunks, left = blake3.blake3(), [], size_bytes
     buffer = memoryview(bytearray(CHUNK_BYTES))
     while left > 0:
@@ -192,10 +212,13 @@ def _read_large(fd: int, size_bytes: int, out: int) -> _Reading:
         _fill(fd, chunk)
         whole.update(chunk)
         chunks.append(digest_bytes(chunk))
+        if hasher is not None:
+            hasher.update(chunk)
         if out >= 0:
             write_all(out, chunk)
         left -= len(chunk)
-    return _Reading(whole.digest(), b"".join(chunks), inspect_open(fd, size_bytes), None)
+    content, pieces = inspect_open(fd, size_bytes), None if hasher is None else hasher.finish()
+    return _Reading(whole.digest(), b"".join(chunks), content, None, pieces)
 
 
 def _fill(fd: int, chunk: memoryview) -> None:

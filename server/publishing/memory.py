@@ -31,6 +31,12 @@ CREATE TABLE links (layer TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL
 CREATE TABLE assets (tree TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 
+# What earlier versions did not keep: hashes for torrents of the layer that is being made.
+_LATER_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS pieces (layer TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL,
+                                   PRIMARY KEY (layer, variant, bucket));
+"""
+
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
@@ -59,6 +65,7 @@ def _prepare(db: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"version {version}, expected {_VERSION}")
     if version == 0:
         db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    db.executescript(_LATER_SCHEMA)
 
 
 class Memory:
@@ -106,6 +113,15 @@ class Memory:
             bucket,
         )
 
+    def pieces(self, layer: str, variant: str, bucket: int) -> bytes | None:
+        """Hashes for torrents of what the layer has of a bucket."""
+        return self._blob(
+            "SELECT data FROM pieces WHERE layer=? AND variant=? AND bucket=?",
+            layer,
+            variant,
+            bucket,
+        )
+
     def assets(self, tree: str) -> bytes | None:
         """What was last seen of the assets of a tree."""
         return self._blob("SELECT data FROM assets WHERE tree=?", tree)
@@ -123,9 +139,10 @@ class Memory:
         *,
         look: bytes | None,
         links: bytes | None,
+        pieces: bytes | None,
     ) -> None:
         """Remember what one bucket looked like and what the layer has of it; None: no news."""
-        if look is None and links is None:
+        if look is None and links is None and pieces is None:
             return
         with self._transaction():
             if look is not None:
@@ -134,6 +151,9 @@ class Memory:
                 )
             if links is not None:
                 self._run("REPLACE INTO links VALUES (?, ?, ?, ?)", layer, variant, bucket, links)
+            if pieces is not None:
+                query = "REPLACE INTO pieces VALUES (?, ?, ?, ?)"
+                self._run(query, layer, variant, bucket, pieces)
 
     def keep_release(self, tree: str, release: bytes, buckets: Iterable[tuple[str, int]]) -> None:
         """A release (its digest) is signed that holds what was last seen in these buckets."""
@@ -149,6 +169,11 @@ class Memory:
     def forget_layer(self, layer: str) -> None:
         """A layer is signed, or was given up: nobody will go on with it."""
         self._run("DELETE FROM links WHERE layer=?", layer)
+        self._run("DELETE FROM pieces WHERE layer=?", layer)
+
+    def forget_pieces_but(self, layer: str) -> None:
+        """Forget the hashes of every other layer."""
+        self._run("DELETE FROM pieces WHERE layer<>?", layer)
 
     def _blob(self, query: str, *values: str | int) -> bytes | None:
         row = self._run(query, *values).fetchone()

@@ -12,6 +12,7 @@ from manifests.errors import ConfigError, ManifestError
 from manifests.model import Descriptor
 from manifests.notices import NOTICES_NAME
 from manifests.paths import Layout, check_name
+from manifests.torrents.metainfo import Outer
 from server.publishing.links import Method
 from server.repository import History, Repository
 from server.signing import Signing
@@ -22,11 +23,32 @@ _SIGNED_ROLES: Final = (Targets.type, Snapshot.type, Timestamp.type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TorrentWish:
+    """How torrents of the new layer are to be made.
+
+    ``piece_bytes`` is None for the rule's choice.  ``trackers`` are tiers of announce URLs;
+    ``web_seeds`` are addresses of the repository.
+    """
+
+    piece_bytes: int | None = None
+    hybrid: bool = True
+    private: bool = False
+    trackers: tuple[tuple[str, ...], ...] = ()
+    web_seeds: tuple[str, ...] = ()
+
+    def outer(self, layer: str) -> Outer:
+        """What stands around the info dictionaries of a layer's torrents."""
+        # The files of a layer never change, as a web seed's must not.
+        urls = tuple(f"{url.rstrip('/')}/files/{layer}/" for url in self.web_seeds)
+        return Outer(trackers=self.trackers, web_seeds=urls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """One release to be made of ``tree``, an absolute path, dated ``date`` (Unix seconds).
 
     ``base`` is the name of a release, NO_BASE or NEWEST_BASE; ``methods`` are the ways to make the
-    files of the layer, best first, empty for ``--in-place``.
+    files of the layer, best first, empty for ``--in-place``; ``torrents`` is None for none.
     """
 
     release: str
@@ -38,6 +60,7 @@ class Order:
     assets: tuple[Path, ...] = ()
     methods: tuple[Method, ...] = (Method.REFLINK, Method.COPY)
     materialize_packs: bool = False
+    torrents: TorrentWish | None = None
 
     @property
     def is_in_place(self) -> bool:

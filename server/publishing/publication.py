@@ -16,20 +16,17 @@ holds the repository's lock.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from manifests.digest import Digest
 from manifests.model import Asset, Descriptor
 from manifests.notices import TARGET_NAME, Notices
 from manifests.paths import METADATA_FOLDER, SafePath
 from server.audit.auditing import AuditReport, audit_files
-from server.audit.metadata import find_metadata
-from server.audit.posts import PostTable, merge_posts, read_posts
-from server.output import Output
 from server.progress import Progress
 from server.publishing.absences import current_notices
 from server.publishing.assets import (
@@ -51,6 +48,7 @@ from server.publishing.finishing import (
 from server.publishing.gather import Gathering
 from server.publishing.harvest import Harvest
 from server.publishing.memory import Memory
+from server.publishing.metadata import Metadata, take_metadata
 from server.publishing.order import (
     Order,
     check_folders,
@@ -59,13 +57,12 @@ from server.publishing.order import (
     check_variants,
     choose_base,
 )
+from server.publishing.torrents import MadeTorrents, TorrentMaker
 from server.record import ServedRecord
 from server.repository import DESCRIPTOR_SUFFIX, Repository, read_history, sync_file_system
 from server.signing import Signing
 from server.walk import find_variants, walk_assets
-
-# Less metadata than this is read before other processes have started.
-_SMALL_METADATA_BYTES: Final = 16 * 2**20
+from syncclient.output import Output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,15 +73,17 @@ class Draft:
     assets: tuple[Asset, ...]
     assets_hashed: int
     audit: AuditReport
+    metadata: Metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Published:
-    """A release that is signed, and what its notices say of older ones."""
+    """A release that is signed, the torrents of its own layer, and what it says of older ones."""
 
     descriptor: Descriptor
     digest: Digest
     notices: Notices
+    torrents: Mapping[str, MadeTorrents]
 
 
 class Publication:
@@ -123,9 +122,10 @@ class Publication:
 
         StoreError where a file cannot be read, changes while it is read, or the disk is full.
         """
-        posts = self._posts()
         with closing(self._memory()) as memory, Progress(self._out) as progress:
             self._remove_leftovers(memory)
+            metadata = self._metadata(progress)
+            progress.begin("scan")
             gathering = Gathering(
                 order=self._order,
                 repository=self._repository,
@@ -137,12 +137,15 @@ class Publication:
             )
             harvest, found = gathering.gather(self._variants)
             assets, hashed = self._store_assets(memory, harvest, found)
-        report = audit_files(harvest.tables(), posts, harvest.strays, self._layout)
-        return Draft(harvest=harvest, assets=assets, assets_hashed=hashed, audit=report)
+        report = audit_files(harvest.tables(), metadata.posts, harvest.strays, self._layout)
+        return Draft(
+            harvest=harvest, assets=assets, assets_hashed=hashed, audit=report, metadata=metadata
+        )
 
     def _remove_leftovers(self, memory: Memory) -> None:
         """Take away stages of earlier runs, and layers that were begun under another name."""
         self._repository.remove_stages()
+        memory.forget_pieces_but(self._order.release)
         for layer in memory.unfinished_layers():
             if layer == self._order.release:
                 continue
@@ -151,19 +154,15 @@ class Publication:
                 self._repository.remove_layer(layer)
             memory.forget_layer(layer)
 
-    def _posts(self) -> PostTable | None:
-        """The metadata that the files are audited against."""
+    def _metadata(self, progress: Progress) -> Metadata:
+        """What the metadata say; nothing where none were given."""
         paths, beside = self._order.metadata, self._order.tree / METADATA_FOLDER
         if not paths and beside.is_dir():
             paths = (beside,)
         if not paths:
             self._out.say("no metadata given: the files are audited by themselves")
-            return None
-        files = find_metadata(paths)
-        small = sum(path.stat().st_size for path in files) < _SMALL_METADATA_BYTES
-        # Of two rows about one post the later counts, so the order of the files must be kept.
-        tables = dict(self._crew.run(_read_numbered, enumerate(files), here=small))
-        return merge_posts([tables[number] for number in sorted(tables)])
+            return Metadata()
+        return take_metadata(paths, self._repository, self._crew, progress)
 
     def _store_assets(
         self, memory: Memory, harvest: Harvest, found: list[SafePath]
@@ -190,9 +189,18 @@ class Publication:
         be a release, such as for two assets at one path.
         """
         repository, order, harvest = self._repository, self._order, draft.harvest
+        torrents = self._make_torrents(harvest)
         dataset = self._signing.settings.dataset
         descriptor = describe(
-            repository, dataset, self._layout, order, self.base, harvest, draft.assets
+            repository,
+            dataset,
+            self._layout,
+            order,
+            self.base,
+            harvest,
+            draft.assets,
+            draft.metadata,
+            {variant: made.torrents for variant, made in torrents.items()},
         )
         sweep_layer(repository, order, self._layout, harvest)
         guard_layer(repository, order, harvest)
@@ -208,11 +216,17 @@ class Publication:
         for root in (repository.root, order.tree) if order.is_in_place else (repository.root,):
             sync_file_system(root)
         digest = self._sign(descriptor, notices)
+        # While the layer is remembered as unfinished, a run after a kill would take these away.
+        repository.remove_stages()
         with closing(self._memory()) as memory:
             memory.forget_layer(order.release)
             memory.keep_release(str(order.tree), digest.raw, harvest.buckets())
-        repository.remove_stages()
-        return Published(descriptor=descriptor, digest=digest, notices=notices)
+        return Published(descriptor=descriptor, digest=digest, notices=notices, torrents=torrents)
+
+    def _make_torrents(self, harvest: Harvest) -> dict[str, MadeTorrents]:
+        with closing(self._memory()) as memory, Progress(self._out) as progress:
+            maker = TorrentMaker(self._repository, self._order, self._layout, memory, self._crew)
+            return maker.make(harvest, progress)
 
     def _sign(self, descriptor: Descriptor, notices: Notices) -> Digest:
         data = descriptor.encode()
@@ -243,10 +257,6 @@ def signed_before_a_kill(signing: Signing, release: str, out: Output) -> Descrip
             return None
         signed = read_history(signing).releases.get(release)
         if signed is not None:
-            memory.forget_layer(release)
             repository.remove_stages()
+            memory.forget_layer(release)
         return signed
-
-
-def _read_numbered(numbered: tuple[int, Path]) -> tuple[int, PostTable]:
-    return numbered[0], read_posts(numbered[1])

@@ -55,6 +55,7 @@ def _unchanged_report(task: BucketTask, look: Look) -> BucketReport:
         strays=(),
         look=None,
         links=None,
+        pieces=None,
     )
 
 

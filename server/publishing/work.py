@@ -7,9 +7,11 @@ from enum import Enum
 
 from manifests.columns import U32, Entries
 from manifests.paths import Layout, SafePath
+from manifests.torrents.grouping import SizeSums
 from server.audit.inspection import FileTable
 from server.publishing.lineage import LayerFile
 from server.publishing.links import Target
+from server.publishing.piecehashes import PiecePlan
 from server.record import StatRows
 from server.walk import Stray
 
@@ -32,6 +34,7 @@ class BucketTask:
     is_settled: bool
     links: bytes | None
     target: Target | None
+    pieces: PiecePlan | None = None
 
     @property
     def folder_name(self) -> str:
@@ -49,7 +52,7 @@ class Workload:
     """What is left to do for a bucket.
 
     Files and bytes to read; and how many files and bytes (in whole blocks) copies in the layer
-    would take, as far as can be told before reading.
+    would take, as far as can be told before reading.  ``sizes`` are of all files of the bucket.
     """
 
     variant: str
@@ -58,6 +61,7 @@ class Workload:
     read_bytes: int
     copy_files: int
     copy_bytes: int
+    sizes: SizeSums
 
 
 class Placement(Enum):
@@ -101,8 +105,8 @@ class BucketReport:
 
     ``put`` and ``removed`` are the bucket's part of the new layer, ``stats`` are of the files that
     will be served.  ``files`` is for the audit; ``assets`` and ``strays`` are as
-    :mod:`server.walk` found them.  ``look`` and ``links`` are news to remember, None where there
-    are none.
+    :mod:`server.walk` found them.  ``look``, ``links`` and ``pieces`` (the hashes of ``put``) are
+    news to remember, None where there are none.
     """
 
     variant: str
@@ -117,3 +121,4 @@ class BucketReport:
     strays: tuple[Stray, ...]
     look: bytes | None
     links: bytes | None
+    pieces: bytes | None

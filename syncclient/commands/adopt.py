@@ -53,10 +53,11 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             settings = _select_what_exists(settings, session, descriptor.variants)
             await session.keep(settings, dry_run=args.dry_run)
             await _learn_the_past(session)
-            wish = replace(wish_of(args, descriptor, session), fetch=not args.no_fetch)
+            wish = replace(await wish_of(args, descriptor, session), fetch=not args.no_fetch)
 
             async def tell(sync: Sync) -> None:
-                out.summary(files_adopted=sync.survey.adopted + len(sync.assets.kept))
+                kept = len(sync.assets.kept) + len(sync.rows.kept)
+                out.summary(files_adopted=sync.survey.adopted + kept)
 
             return await bring_about(session, wish, out, dry_run=args.dry_run, between=tell)
 

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 nonlocal stale
                 stale = restrict(sync, plan)
 
-            wish = replace(wish_of(args, descriptor, session), delete=plan.delete)
+            wish = replace(await wish_of(args, descriptor, session), delete=plan.delete)
             code = await bring_about(session, wish, out, dry_run=args.dry_run, between=cut)
             out.summary(steps=plan.count, steps_stale=stale)
             if stale and not args.dry_run:

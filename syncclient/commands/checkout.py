@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             settings, descriptor = await begin(session, args.release, None)
             await session.keep(settings, dry_run=args.dry_run)
             wish = replace(
-                wish_of(args, descriptor, session),
+                await wish_of(args, descriptor, session),
                 locals=(args.tree.absolute(), *map(Path, transport.locals)),
                 local_variants=source.variant_dirs,
                 hard_link=True,
@@ -94,19 +95,30 @@ def _tell(sync: Sync, out: Output) -> None:
 def _share_records(source: Folders, dest: Folders) -> None:
     """Give the new tree the old one's root, descriptors and manifests: it works offline."""
     try:
-        for old, new in (
-            (source.trust, dest.trust),
-            (source.releases, dest.releases),
-            (source.cache, dest.cache),
+        for old, new, copy in (
+            (source.trust, dest.trust, shutil.copy2),
+            (source.releases, dest.releases, shutil.copy2),
+            (source.cache, dest.cache, _link_or_copy),
         ):
             # Half a copy, of a run that was interrupted, is begun again.
             if new.exists():
                 shutil.rmtree(new)
             if old.exists():
-                shutil.copytree(old, new, symlinks=True)
+                shutil.copytree(old, new, symlinks=True, copy_function=copy)
         notices = source.records / "notices"
         if notices.exists():
             shutil.copy2(notices, dest.records / "notices")
     except (OSError, shutil.Error) as error:
         message = f"{dest.records}: the records of {source.records} cannot be copied ({error})"
         raise StoreError(message) from error
+
+
+def _link_or_copy(old: str, new: str) -> None:
+    """Share what the cache holds: a sparse file that would lose its holes, and is never changed.
+
+    Whoever fills a hole has checked the bytes, and whoever reads checks them again.
+    """
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy2(old, new)

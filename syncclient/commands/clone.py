@@ -6,7 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from manifests.errors import ConfigError, ExitCode
+from manifests.digest import Digest
+from manifests.errors import ConfigError, ExitCode, TransferError
 from manifests.model import Descriptor
 from manifests.paths import PRIVATE_FOLDER
 from syncclient.commands.options import (
@@ -17,12 +18,15 @@ from syncclient.commands.options import (
     with_selection,
 )
 from syncclient.commands.run import bring_about, run_async, wish_of
-from syncclient.config import CONFIG_NAME, TreeConfig, load_tree_config, private_folder
+from syncclient.config import CONFIG_NAME, TreeConfig, check_url, load_tree_config, private_folder
 from syncclient.events import Listener
+from syncclient.lockfile import Lock, check_lock, read_lock
 from syncclient.output import Output
+from syncclient.pool import in_thread
 from syncclient.selection import Selection
 from syncclient.session import Session, newest, open_session
-from syncclient.sources.http import check_url
+from syncclient.sync import Sync
+from syncclient.trust import ExpiredError
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,6 +35,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("url", metavar="URL", help="the repository's address")
     parser.add_argument("dir", type=Path, metavar="DIR", help="the tree: a new or empty folder")
     add_start(parser)
+    parser.add_argument(
+        "--lock", type=Path, metavar="FILE", help="fetch the very files that a lock file names"
+    )
     add_selection(parser)
     add_transport(parser)
     add_common(parser)
@@ -52,17 +59,37 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     check_url(args.url)
     if not (private_folder(args.dir) / CONFIG_NAME).exists():
         refuse_occupied(args.dir)
+    lock = None if args.lock is None else read_lock(args.lock)
+    if lock is not None:
+        _refuse_both(args)
 
     async def body(listen: Listener) -> ExitCode:
         config = starting_config(args)
         transport = transport_of(args, config.transport)
         async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
-            settings, descriptor = await begin(session, args.release, args.trust_root)
+            if lock is None:
+                settings, descriptor = await begin(session, args.release, args.trust_root)
+            else:
+                settings, descriptor = await begin_locked(session, lock, args.trust_root)
             await session.keep(settings, dry_run=args.dry_run)
-            wish = wish_of(args, descriptor, session)
-            return await bring_about(session, wish, out, dry_run=args.dry_run)
+            wish = await wish_of(args, descriptor, session)
+
+            async def check(sync: Sync) -> None:
+                if lock is not None:
+                    await in_thread(lambda: check_lock(lock, args.lock, sync.view))
+
+            return await bring_about(session, wish, out, dry_run=args.dry_run, between=check)
 
     return run_async(body, out)
+
+
+def _refuse_both(args: argparse.Namespace) -> None:
+    """A lock file names release, variants and ids by itself."""
+    flags = ("release", "variant", "bucket", "ids", "select")
+    given = next((flag for flag in flags if getattr(args, flag) is not None), None)
+    if given is not None:
+        message = f"--{given} cannot stand beside --lock, which names all that is to be fetched"
+        raise ConfigError(message)
 
 
 def refuse_occupied(folder: Path) -> None:
@@ -115,5 +142,31 @@ async def begin(
         dataset=descriptor.dataset,
         release=descriptor.release,
         root_fingerprint=fingerprint,
+    )
+    return settings, descriptor
+
+
+async def begin_locked(
+    session: Session, lock: Lock, trust_root: str | None
+) -> tuple[TreeConfig, Descriptor]:
+    """Begin with the release that a lock file names; no signature has to be valid any more.
+
+    The publisher's root is pinned all the same, if a host has it: for later releases.
+    """
+    descriptor = session.stored_descriptor(lock.release)
+    if descriptor is None or Digest.of(descriptor.encode()) != lock.descriptor:
+        descriptor = await session.locked_descriptor(lock)
+    fingerprint = lock.root
+    try:
+        fingerprint = (await session.pin(trust_root or lock.root or None)).fingerprint
+        await session.refresh()
+    except (ExpiredError, TransferError) as error:
+        session.notice(f"{error.message}; the lock file is proof in itself", warning=True)
+    settings = replace(
+        session.config,
+        dataset=descriptor.dataset,
+        release=descriptor.release,
+        root_fingerprint=fingerprint,
+        selection=Selection(variants=lock.variants, ids=lock.ids),
     )
     return settings, descriptor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +12,11 @@ from pathlib import Path
 
 from manifests.errors import ConfigError
 from manifests.paths import check_variant
+from manifests.query.parser import parse
+from manifests.query.search import check
 from manifests.units import parse_percent
-from syncclient.config import Transport, TreeConfig, merge_transport
+from syncclient.config import DELETE_SHARE, Transport, TreeConfig, check_url, merge_transport
 from syncclient.selection import Selection, parse_buckets, parse_ids
-from syncclient.sources.http import check_url
-from syncclient.sync import DELETE_SHARE
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -87,6 +88,17 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="only the ids (or paths) listed in FILE, one a line",
     )
+    group.add_argument(
+        "--select",
+        metavar="QUERY",
+        help="only posts that match, such as '1girl solo -comic'; '' for all again; a query that "
+        "begins with - is joined by =, --select='-comic'",
+    )
+    group.add_argument(
+        "--with-metadata",
+        action="store_true",
+        help="also write the publisher's lines about these posts to metadata/RELEASE/",
+    )
 
 
 def add_transport(parser: argparse.ArgumentParser) -> None:
@@ -94,9 +106,8 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("transport")
     group.add_argument(
         "--source",
-        choices=("auto", "http"),
-        default="auto",
-        help="where bytes come from: auto takes all that there is",
+        choices=("auto", "http", "torrent"),
+        help="where files come from: hosts, peers, or both (auto, the default)",
     )
     group.add_argument(
         "--mirror",
@@ -122,8 +133,40 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
         "--connections", type=int, metavar="N", help="requests at once to each host"
     )
     group.add_argument("--retries", type=int, metavar="N", help="tries before a host is given up")
+    add_peering(group)
     group.add_argument(
         "--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="wait for an answer"
+    )
+
+
+def add_peering(group: argparse._ArgumentGroup) -> None:
+    """How peers are found and reached; what is not named here is in the tree's settings."""
+    group.add_argument(
+        "--peer",
+        action="append",
+        dest="peers",
+        metavar="HOST:PORT",
+        help="a peer to ask beside those that trackers name (repeatable)",
+    )
+    group.add_argument(
+        "--listen",
+        metavar="ADDRESS:PORT",
+        help="where peers reach us; port 0, the default, picks one",
+    )
+    group.add_argument(
+        "--upload-limit", metavar="RATE", help="bytes a second to peers; 0 for no limit"
+    )
+    for flag, text in (
+        ("--dht", "find peers through the distributed hash table, too"),
+        ("--lsd", "find peers on the local network, too"),
+        ("--utp", "also use uTP, which gives way to other traffic and is slow"),
+        ("--port-mapping", "ask the router to let peers in (UPnP, NAT-PMP)"),
+    ):
+        group.add_argument(flag, action="store_const", const=True, help=text)
+    group.add_argument(
+        "--encryption",
+        choices=("prefer", "require", "off"),
+        help="of the connections to peers (default: prefer)",
     )
 
 
@@ -154,6 +197,12 @@ def selection_of(args: argparse.Namespace, kept: Selection) -> Selection:
         chosen = replace(chosen, buckets=parse_buckets(args.bucket))
     if args.ids:
         chosen = replace(chosen, ids=parse_ids(_read_text(args.ids), str(args.ids)))
+    if args.select is not None and args.select.strip() != chosen.query:
+        # What is wrong with it is said before anybody is asked for anything.
+        check(parse(args.select))
+        chosen = replace(chosen, query=args.select.strip(), seed=secrets.token_hex(8))
+    if args.with_metadata:
+        chosen = replace(chosen, metadata=True)
     return chosen
 
 
@@ -174,6 +223,8 @@ def variant_dirs_of(args: argparse.Namespace, kept: Mapping[str, str]) -> dict[s
             message = f"--variant-dir {text}: expected NAME=PATH"
             raise ConfigError(message)
         found[check_variant(name)] = str(Path(path).absolute())
+    if len(set(found.values())) < len(found):
+        raise ConfigError("--variant-dir: two variants cannot share a folder")
     return found
 
 

@@ -22,6 +22,7 @@ from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
 from syncclient.planfile import write_plan
+from syncclient.pool import in_thread
 from syncclient.session import open_session
 from syncclient.sync import Sync
 
@@ -52,9 +53,12 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             name = Digest.of(descriptor.encode()).hex
 
             async def write(sync: Sync) -> None:
-                write_plan(args.out, sync, name, delete=args.delete)
+                chosen = session.config.selection
+                await in_thread(
+                    lambda: write_plan(args.out, sync, chosen, name, delete=args.delete)
+                )
 
-            wish = wish_of(args, descriptor, session)
+            wish = await wish_of(args, descriptor, session)
             code = await bring_about(session, wish, out, dry_run=True, between=write)
             if expired is not None:
                 raise expired

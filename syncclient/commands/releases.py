@@ -13,12 +13,11 @@ from manifests.errors import ExitCode, SyncError
 from manifests.units import format_count, format_size
 from syncclient.commands.options import add_common, add_transport, transport_of
 from syncclient.commands.run import run_async
-from syncclient.config import TreeConfig, load_tree_config
+from syncclient.config import TreeConfig, check_url, load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
 from syncclient.selection import Selection
 from syncclient.session import by_date, open_session
-from syncclient.sources.http import check_url
 from syncclient.trust import ReleaseTarget, Signed
 
 

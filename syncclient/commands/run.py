@@ -14,15 +14,14 @@ from typing import Any
 
 from manifests.errors import ExitCode
 from manifests.model import Descriptor
-from manifests.units import format_count, format_duration, format_size
 from syncclient.commands.options import deletion_limits
+from syncclient.commands.telling import plan_summary, tell_plan, tell_report
 from syncclient.display import Display
 from syncclient.events import Listener
 from syncclient.output import Output
+from syncclient.searching import resolve
 from syncclient.session import Session
-from syncclient.sync import Report, Sync, Wish
-
-_SHOWN_NAMES = 20
+from syncclient.sync import Sync, Wish
 
 
 def run_async(body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Output) -> ExitCode:
@@ -46,12 +45,12 @@ def run_async(body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Ou
         display.close()
 
 
-def wish_of(args: argparse.Namespace, descriptor: Descriptor, session: Session) -> Wish:
-    """What a verb's flags ask for."""
+async def wish_of(args: argparse.Namespace, descriptor: Descriptor, session: Session) -> Wish:
+    """What a verb's flags ask for; a query is answered for that, from the cache or a host."""
     share, count = deletion_limits(args.max_delete)
     return Wish(
         descriptor=descriptor,
-        selection=session.config.selection,
+        selection=await resolve(session, descriptor, session.config.selection),
         delete=getattr(args, "delete", False),
         max_delete_share=share,
         max_delete_files=count,
@@ -81,7 +80,7 @@ async def bring_about(
         await sync.look()
         if between is not None:
             await between(sync)
-        tell_plan(sync, out)
+        await tell_plan(session, sync, out)
         if dry_run:
             out.summary(**plan_summary(sync))
             return ExitCode.COMPLETE
@@ -93,74 +92,3 @@ async def bring_about(
             out.summary(**sync.report.summary())
         tell_report(report, sync, out)
         return report.exit_code
-
-
-def plan_summary(sync: Sync) -> dict[str, object]:
-    """Summary fields of a plan that is only shown."""
-    survey, assets = sync.survey, sync.assets
-    return {
-        "release": sync.report.release,
-        "files_to_add": survey.added + survey.foreign + len(assets.added) + len(assets.foreign),
-        "files_to_change": survey.changed + len(assets.changed),
-        "files_to_remove": sync.removals,
-        "files_kept": sync.report.files_kept,
-        "files_unavailable": survey.unavailable,
-        "bytes_to_fetch": survey.fetch_bytes + assets.fetch_bytes,
-        "scan": survey.scan,
-    }
-
-
-def tell_plan(sync: Sync, out: Output) -> None:
-    """One line on what is to be done."""
-    plan = plan_summary(sync)
-    out.event("plan", **plan)
-    parts = [
-        f"{format_count(int(str(plan[key])))} {word}"
-        for key, word in (
-            ("files_kept", "files right"),
-            ("files_to_add", "to add"),
-            ("files_to_change", "to change"),
-            ("files_to_remove", "not in the release or not selected"),
-            ("files_unavailable", "unavailable"),
-        )
-        if plan[key]
-    ]
-    size = format_size(int(str(plan["bytes_to_fetch"])))
-    out.say(f"{sync.report.release}: {', '.join(parts) or 'nothing to do'}; {size} to fetch")
-
-
-def tell_report(report: Report, sync: Sync, out: Output) -> None:
-    """What was done, for people; problems by name."""
-    for aside in report.asides:
-        out.event("aside", path=aside.path, moved_to=aside.moved_to)
-    for aside in report.asides[:_SHOWN_NAMES]:
-        out.say(f"yours, moved aside: {aside.path} -> {aside.moved_to}")
-    if len(report.asides) > _SHOWN_NAMES:
-        out.say(f"... and {format_count(len(report.asides) - _SHOWN_NAMES)} more")
-    for failure in report.failures:
-        out.event("failed", path=failure.path, message=failure.text)
-    for failure in report.failures[:_SHOWN_NAMES]:
-        out.warn(failure.text)
-    if sync.removals and not report.files_removed and not report.files_failed:
-        out.say(
-            f"{format_count(sync.removals)} files here are not in the release or not selected; "
-            "--delete moves them to the trash"
-        )
-    rate = report.bytes_written / report.seconds if report.seconds else 0
-    out.say(
-        f"{report.release}: {format_count(report.files_added)} added, "
-        f"{format_count(report.files_changed)} changed, "
-        f"{format_count(report.files_removed)} removed, "
-        f"{format_count(report.files_kept)} kept; {format_size(report.bytes_written)} "
-        f"in {format_duration(report.seconds)} ({format_size(rate)}/s)"
-    )
-    if report.files_failed:
-        out.warn(
-            f"{format_count(report.files_failed)} files could not be had; the tree is "
-            "incomplete. Run the same command again, or add a --mirror."
-        )
-    if report.files_left:
-        out.warn(
-            f"{format_count(report.files_left)} files of the release are missing, which this run "
-            "was not to fetch; bucketsync upgrade does."
-        )

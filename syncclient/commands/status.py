@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 message = f"the descriptor of {config.release} is not stored in this tree"
                 raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
             # Nothing is written, so a disk that is not there may be told as files missing.
-            wish = replace(wish_of(args, descriptor, session), refetch=True)
+            wish = replace(await wish_of(args, descriptor, session), refetch=True)
             async with Sync(session, wish) as sync:
                 await sync.look()
             return _tell(sync, found, session, out)
@@ -64,10 +64,11 @@ async def _newest(session: Session) -> str | None:
 
 
 def _tell(sync: Sync, found: str | None, session: Session, out: Output) -> ExitCode:
-    survey, assets = sync.survey, sync.assets
-    ok = survey.kept + len(assets.kept)
-    missing = survey.added + len(assets.added)
-    changed = survey.changed + survey.foreign + len(assets.changed) + len(assets.foreign)
+    survey, singles = sync.survey, (sync.assets, sync.rows)
+    ok = survey.kept + sum(len(found.kept) for found in singles)
+    missing = survey.added + sum(len(found.added) for found in singles)
+    changed = survey.changed + survey.foreign
+    changed += sum(len(found.changed) + len(found.foreign) for found in singles)
     release = sync.report.release
     out.summary(
         files_ok=ok,

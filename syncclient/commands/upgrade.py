@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         transport = transport_of(args, config.transport)
         async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
             descriptor, expired = await target_of(session, args.to)
-            wish = wish_of(args, descriptor, session)
+            wish = await wish_of(args, descriptor, session)
             code = await bring_about(session, wish, out, dry_run=args.dry_run)
             if expired is not None:
                 raise expired

@@ -15,7 +15,8 @@ from syncclient.commands.options import (
     transport_of,
     with_folders,
 )
-from syncclient.commands.run import run_async, tell_report, wish_of
+from syncclient.commands.run import run_async, wish_of
+from syncclient.commands.telling import tell_report
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
@@ -61,11 +62,12 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             if descriptor is None:
                 message = f"the descriptor of {config.release} is not stored in this tree"
                 raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
-            async with Sync(session, wish_of(args, descriptor, session)) as sync:
+            async with Sync(session, await wish_of(args, descriptor, session)) as sync:
                 verifier = Verifier(
                     view=sync.view,
                     places=sync.places,
                     state=session.state,
+                    row_files=sync.row_files,
                     listen=listen,
                     sample=sample,
                     deadline_s=deadline_s,
@@ -76,7 +78,8 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                     descriptor, sync.view.variants, whole=config.selection.whole
                 )
                 started_s = time.monotonic()
-                result = await in_thread(lambda: verifier.run(assets), verifier.stop)
+                rows = await in_thread(sync.wanted_rows)
+                result = await in_thread(lambda: verifier.run(assets, rows), verifier.stop)
                 _tell(result, time.monotonic() - started_s, out)
                 repaired = True
                 if args.repair and not args.dry_run and (result.damaged or result.missing):

@@ -26,7 +26,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from manifests.errors import ConfigError, ExitCode, TransferError
+from manifests.errors import ExitCode, TransferError
 from syncclient.sources.limits import TokenBucket
 
 # nginx 1.22 refuses a Range header over about 8 KB.
@@ -41,6 +41,8 @@ _MAX_END_BYTES = 1024
 _MAX_RETRY_AFTER_S = 300.0
 # An answer slower than this, after the timeout, is given up (slow-retrieval attack).
 _FLOOR_BYTES_S = 4096.0
+# With a bandwidth limit: answers that share it, for each connection the user allows.
+_SHARERS = 32
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _OK = HTTPStatus.OK
 _PARTIAL = HTTPStatus.PARTIAL_CONTENT
@@ -130,6 +132,18 @@ class HttpSource:
             if length is not None and len(data) != length:
                 raise self._error(path, f"was cut after {len(data)} of {length} bytes")
             return bytes(data)
+
+    async def post(self, path: str, body: bytes, max_bytes: int) -> bytes:
+        """What a host answers to a document; TransferError unless it takes it."""
+        async with self._request(path, {}, max_bytes, body) as response:
+            self._expect(response, path, {_OK})
+            data = await response.content.read(max_bytes + 1)
+            while len(data) <= max_bytes and (more := await response.content.read(_READ_BYTES)):
+                data += more
+            await self._count(len(data))
+            if len(data) > max_bytes:
+                raise self._error(path, f"is more than the {max_bytes} bytes it may be")
+            return data
 
     async def whole(self, path: str, size_bytes: int) -> bytes:
         """A whole resource whose size is known."""
@@ -351,19 +365,22 @@ class HttpSource:
 
     @asynccontextmanager
     async def _request(
-        self, path: str, headers: dict[str, str], expected_bytes: int
+        self, path: str, headers: dict[str, str], expected_bytes: int, body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a GET, follow allowed redirects, translate foreign errors, in the body too."""
+        """Send a GET, or a POST of ``body``; follow allowed redirects, translate foreign errors.
+
+        Errors of the answer's body, too.
+        """
         if self._session is None:
             raise self._error(path, "was asked for before the source was opened")
         floor = _FLOOR_BYTES_S
         if self.limiter.rate_bytes_s > 0:
-            floor = min(floor, self.limiter.rate_bytes_s / (4 * self.options.connections))
+            floor = min(floor, self.limiter.rate_bytes_s / (_SHARERS * self.options.connections))
         deadline_s = 2 * self.options.timeout_s + expected_bytes / floor
         url = self._url(path)
         try:
             async with asyncio.timeout(deadline_s):
-                response = await self._follow(url, headers)
+                response = await self._follow(url, headers, body)
                 try:
                     yield response
                 finally:
@@ -376,14 +393,20 @@ class HttpSource:
         except (aiohttp.ClientError, OSError) as error:
             raise self._error(path, f"cannot be reached ({_reason(error)})") from error
 
-    async def _follow(self, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+    async def _follow(
+        self, url: str, headers: dict[str, str], body: bytes | None
+    ) -> aiohttp.ClientResponse:
         session = self._session
         if session is None:
             raise self._error(url, "was asked for before the source was opened")
         for _ in range(_MAX_REDIRECTS + 1):
             self.traffic.requests += 1
-            response = await session.get(
-                URL(url, encoded=True), headers=headers, allow_redirects=False
+            response = await session.request(
+                "GET" if body is None else "POST",
+                URL(url, encoded=True),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
             )
             if response.status not in _REDIRECTS:
                 return response
@@ -452,17 +475,3 @@ def _retry_after_s(text: str | None) -> float | None:
     except ValueError:
         return None
     return min(max(when - time.time(), 0.0), _MAX_RETRY_AFTER_S)
-
-
-def check_url(text: str) -> str:
-    """A repository's base URL without a trailing slash; ConfigError unless http or https."""
-    parts = urlsplit(text)
-    if (
-        parts.scheme not in {"http", "https"}
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-    ):
-        message = f"{text!r} is not the address of a repository"
-        raise ConfigError(message, hint="Write it like https://data.example.org/danbooru")
-    return text.rstrip("/")

@@ -16,11 +16,10 @@ import pytest
 
 from manifests.columns import CHUNK_BYTES
 from manifests.errors import TransferError
-from syncclient.release import object_path
+from syncclient.cachedobject import object_path
 from syncclient.sources.http import HttpOptions, HttpSource
 from tests.support.client import bucketsync, contents
 from tests.support.host import running_host
-from tests.support.needs import find_program
 from tests.support.nginx import running_nginx, shown_servers
 from tests.support.rawhost import (
     Answer,
@@ -58,8 +57,6 @@ def our_server(repo: Path, _: Path) -> Iterator[str]:
 
 @contextmanager
 def nginx(repo: Path, scratch: Path) -> Iterator[str]:
-    if find_program("nginx") is None:
-        pytest.skip("nginx: apt-get install nginx-light")
     changes = {"root /srv/danbooru;": f"root {repo};"}
     with running_nginx(shown_servers(DOCUMENT)[0], scratch, changes) as port:
         yield f"http://127.0.0.1:{port}"

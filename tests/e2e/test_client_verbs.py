@@ -164,6 +164,11 @@ def test_a_selection_is_kept(publisher: Publisher, tmp_path: Path) -> None:
         assert bucketsync("upgrade", tree, "--bucket", "2..7").code == 0
         assert bucketsync("status", tree)["files_ok"] == 2
         assert bucketsync("verify", tree)["files_checked"] == 2
+        done = bucketsync("upgrade", tree, "--delete", "--max-delete", "100%")
+        assert (done.code, done["files_removed"]) == (0, 2)
+        narrow = publisher.newest.tree(["original"], [7, 12])
+        assert contents(tree) == narrow
+        assert trashed(tree).keys() >= {f"deleted/{path}" for path in first.keys() - narrow.keys()}
 
 
 def test_a_clone_that_goes_on_may_change_its_selection(host: RawHost, tmp_path: Path) -> None:
@@ -183,6 +188,7 @@ def test_a_clone_that_goes_on_may_change_its_selection(host: RawHost, tmp_path: 
         (("--ids", "/nowhere/ids"), "/nowhere/ids: cannot be read"),
         (("--bwlimit", "fast"), "'fast' is not a size"),
         (("--variant-dir", "original"), "expected NAME=PATH"),
+        (("--variant-dir=original=/x", "--variant-dir=512px=/x"), "cannot share a folder"),
         (("--mirror", "ftp://a.example"), "not the address of a repository"),
     ],
 )

@@ -16,6 +16,8 @@ DOCUMENTS = (
     "docs/how-to/publish.md",
     "docs/how-to/host-a-mirror.md",
     "docs/how-to/keep-a-tree.md",
+    "docs/how-to/fetch-a-subset.md",
+    "docs/how-to/seed.md",
 )
 
 

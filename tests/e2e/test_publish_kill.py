@@ -76,6 +76,10 @@ def test_a_publish_killed_again_and_again_ends_like_one_that_was_not(
         releases = publisher.releases()
         assert releases == undisturbed.releases()
         number += 1
+    # What the last kill left behind, if it came after the signature, goes with the next publish.
+    for each in (publisher, undisturbed):
+        change(each, number)
+        assert not is_killed(each.start(f"y{number}", *all_flags, "--date", date(number)), 600)
     assert publisher.published_bytes() == undisturbed.published_bytes()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.manifest import MAGIC
 from server.hosting.joined import MAX_NAMED
 from tests.support.host import TIMEOUT_S, Host, ask, running_host
 from tests.support.world import World, make_world
@@ -168,7 +169,8 @@ def test_a_refusal_names_some_and_counts_all(world: World) -> None:
 
 
 def test_a_damaged_manifest_is_an_error_of_the_host(world: World, host: Host) -> None:
-    manifest = next(path for path in (world.repo / "objects").glob("*/*"))
+    objects = (world.repo / "objects").glob("*/*")
+    manifest = next(path for path in objects if path.read_bytes().startswith(MAGIC))
     manifest.chmod(0o644)
     manifest.write_bytes(b"?" * manifest.stat().st_size)
     assert host.get(world.pack_url("y1", "original", 0)).status == 500

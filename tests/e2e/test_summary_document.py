@@ -21,6 +21,7 @@ from syncclient.cli import build_parser as client_parser
 from tests.support.client import bucketsync
 from tests.support.commands import argv, publisher
 from tests.support.documents import ROOT
+from tests.support.peers import seeding
 
 PAGE = ROOT / "docs/reference/summary.md"
 _PROGRAMS = ("bucketsync", "bucketsync-server")
@@ -112,6 +113,25 @@ class Job:
         (mine / ".bucketsync/config.toml").unlink()
         self.get("adopt", self.url, mine)
         self.get("upgrade", self.root, expect=10)
+        self.select()
+        self.share(tree)
+
+    def select(self) -> None:
+        """Queries, and what they select."""
+        cats = self.root / "cats"
+        self.get("search", "cat", "--url", self.url, "--state-dir", self.root / "cache")
+        self.get("explain", "cat -dog")
+        self.get("explain", "cat (dog", expect=2)
+        self.get("clone", self.url, cats, "--release", "2019", "--select", "cat")
+        self.get("upgrade", cats, "--select=-cat")
+        self.get("lock", cats, "--out", self.root / "cats.lock")
+
+    def share(self, tree: Path) -> None:
+        """Seed until there has been a status."""
+        with seeding(tree, "--look-every", "0.2") as seeder:
+            seeder.wait_for("status")
+            seeder.stop()
+            self.client_saw.take(seeder.events)
 
     def _spoil(self, tree: Path) -> None:
         first, second = sorted((tree / "original").rglob("*.*"))[:2]

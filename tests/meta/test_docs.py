@@ -140,7 +140,15 @@ def test_every_transport_default_is_explained() -> None:
     for setting in fields(Transport):
         (row,) = [row for row in rows if row.startswith(f"| `{setting.name}` |")]
         default = getattr(Transport(), setting.name)
-        assert row.split("|")[4].strip() == (f"{default:g}" if default != () else "none")
+        assert row.split("|")[4].strip() == _shown(default)
+
+
+def _shown(default: object) -> str:
+    if default == ():
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return default if isinstance(default, str) else f"{default:g}"
 
 
 def _actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:

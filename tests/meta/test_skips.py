@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -73,3 +74,9 @@ def test_a_missing_program_is_named_with_its_package(
 def test_a_program_that_nobody_would_install_is_refused() -> None:
     with pytest.raises(KeyError):
         needs.needs("teapot")
+
+
+def test_a_missing_library_is_named_with_its_extra() -> None:
+    assert needs.library("json") is json
+    with pytest.raises(pytest.skip.Exception, match=r"teapot: pip install 'bucketsync\[test\]'"):
+        needs.library("teapot")

@@ -73,7 +73,7 @@ def bucketsync(verb: str, *words: str | Path) -> Run:
     """Run a verb in this process."""
     stdout, stderr = io.StringIO(), io.StringIO()
     with redirect_stdout(stdout), redirect_stderr(stderr):
-        code = main([verb, *map(str, words), "--json"])
+        code = main([verb, "--json", *map(str, words)])
     return _checked(verb, code, stdout.getvalue(), stderr.getvalue())
 
 

@@ -43,7 +43,7 @@ def argv(command: str, *words: object) -> list[str]:
 def run(command: str, *words: object, expect: int | None = 0, **env: str) -> Finished:
     """Run a verb with --json; fails the test unless the exit code is ``expect`` (None: any)."""
     done = subprocess.run(
-        argv(command, *words, "--json"),
+        argv(command, *words[:1], "--json", *words[1:]),
         capture_output=True,
         text=True,
         check=False,

@@ -102,6 +102,26 @@ def section(path: Path, heading: str) -> str:
     return found[1]
 
 
+def table_rows(text: str) -> list[dict[str, str]]:
+    """The rows of all tables in a text: each cell, without its code marks, by the head above."""
+    found, head = list[dict[str, str]](), list[str]()
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split(" |")]
+        if not line.startswith("|"):
+            head = []
+        elif not head:
+            head = cells
+        elif not set(line) <= set("|-: "):
+            found.append({name: _bare(cell) for name, cell in zip(head, cells, strict=True)})
+    return found
+
+
+def _bare(cell: str) -> str:
+    """A cell without the code marks around it, if they are around all of it."""
+    inside = cell.removeprefix("`").removesuffix("`")
+    return cell if "`" in inside else inside
+
+
 def first_column(text: str) -> list[str]:
     """The first cell of each row of the tables in a text, without code marks and head."""
     rows = [line for line in text.splitlines() if line.startswith("|")]

@@ -23,10 +23,12 @@ import zstandard
 from manifests import manifest
 from manifests.columns import CHUNK_BYTES, Entries
 from manifests.digest import Digest, digest_bytes
+from manifests.framed import FramedRef
 from manifests.manifest import Removed
-from manifests.model import Asset, Descriptor, LayerRef, ManifestRef, Totals
+from manifests.model import Asset, Descriptor, LayerRef, ManifestRef, TableRef, Totals
 from manifests.notices import Absence, Notices
 from manifests.paths import Layout, asset_path
+from tests.support import tagged_objects, tagged_words
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "examples"
 LINE_BYTES = 64
@@ -52,6 +54,8 @@ class Example:
     variants: tuple[str, ...]
     assets: Mapping[str, bytes]
     notices: Notices | None = None
+    # With the metadata of :mod:`tests.support.tagged_words`, as index and as these tables.
+    tables: tuple[str, ...] = ()
 
 
 MANY = {number: (number, "png") for number in range(10, 1310, 10)}
@@ -124,6 +128,23 @@ EXAMPLES = {
                 ),
             )
         ),
+    ),
+    "tagged": Example(
+        dataset="skies",
+        layout=Layout(buckets=4, digits=1),
+        layers={
+            "skies2022": (
+                1_640_995_200,
+                {
+                    "original": Said(
+                        puts={1: (11, "png"), 5: (50, "mp4"), 8: (80, "png"), 70_000: (7, "jpg")}
+                    )
+                },
+            )
+        },
+        variants=("original",),
+        assets={},
+        tables=("posts", "tag_aliases"),
     ),
 }
 
@@ -222,7 +243,10 @@ def compose(example: Example, variant: str) -> list[dict[str, Any]]:
 
 
 def describe_descriptor(
-    example: Example, refs: Mapping[tuple[str, str], ManifestRef]
+    example: Example,
+    refs: Mapping[tuple[str, str], ManifestRef],
+    tag_index: FramedRef | None,
+    tables: tuple[TableRef, ...],
 ) -> Descriptor:
     """The descriptor of an example whose manifests are made."""
     releases = {variant: compose(example, variant) for variant in example.variants}
@@ -249,6 +273,8 @@ def describe_descriptor(
             Asset(path=asset_path(path), size_bytes=len(data), digest=Digest.of(data))
             for path, data in sorted(example.assets.items())
         ),
+        tag_index=tag_index,
+        tables=tables,
     )
 
 
@@ -298,6 +324,24 @@ def describe_notices(notices: Notices | None) -> list[dict[str, Any]]:
     ]
 
 
+def describe_metadata(
+    index: tuple[bytes, FramedRef], tables: list[tuple[bytes, TableRef]]
+) -> dict[str, Any]:
+    """What ``expected.json`` has of a release with metadata besides."""
+    rows = tagged_words.describe_rows()
+    return {
+        "tag_index": tagged_words.describe_index()
+        | {"header": tagged_objects.describe_header(*index)},
+        "tables": {
+            table.name: {
+                "header": tagged_objects.describe_header(data, table.ref),
+                "rows": rows[table.name],
+            }
+            for data, table in tables
+        },
+    }
+
+
 def make(name: str) -> None:
     """Write one example."""
     example, folder = EXAMPLES[name], FOLDER / name
@@ -307,8 +351,13 @@ def make(name: str) -> None:
         for variant in said
     }
     refs = {key: ref for key, (_, ref) in made.items()}
-    data = describe_descriptor(example, refs).encode()
-    for blob in [*(blob for blob, _ in made.values()), *example.assets.values()]:
+    index = tagged_objects.tag_index() if example.tables else None
+    tables = [tagged_objects.table(table) for table in example.tables]
+    data = describe_descriptor(
+        example, refs, index[1] if index else None, tuple(ref for _, ref in tables)
+    ).encode()
+    framed = [blob for blob, _ in [*([index] if index else []), *tables]]
+    for blob in [*(blob for blob, _ in made.values()), *example.assets.values(), *framed]:
         digest = Digest.of(blob).hex
         path = folder / "objects" / digest[:2] / digest
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -330,6 +379,8 @@ def make(name: str) -> None:
         "release": {variant: compose(example, variant) for variant in example.variants},
         "notices": describe_notices(example.notices),
     }
+    if index:
+        expected |= describe_metadata(index, tables)
     text = json.dumps(expected, indent=1, ensure_ascii=False)
     (folder / "expected.json").write_text(text + "\n", encoding="utf-8")
 

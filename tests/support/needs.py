@@ -1,18 +1,21 @@
-"""Programs that some tests need beyond Python, and how a reader of the summary gets them.
+"""Programs and libraries that some tests need, and how a reader of the summary gets them.
 
-``tests/bootstrap/debian-packages.txt`` is the one list, and ``make test`` installs from it
-where it may.
+``tests/bootstrap/debian-packages.txt`` is the one list of programs, ``npm-packages.txt`` that of
+libraries for node, and ``make test`` installs from both where it may.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 _LIST = Path(__file__).parents[1] / "bootstrap" / "debian-packages.txt"
+_NODE_LIST = _LIST.with_name("npm-packages.txt")
 
 
 def _packages() -> dict[str, str]:
@@ -47,3 +50,30 @@ def needs(*names: str) -> pytest.MarkDecorator:
 
 def _advice(name: str) -> str:
     return f"{name}: apt-get install {_packages()[name]}"
+
+
+def node_package(name: str) -> Path:
+    """The folder of an npm package in the cache; the test is skipped where it is missing."""
+    version, folder = _node_packages()[name]
+    if not folder.is_dir():
+        pytest.skip(f"{name}: npm install --ignore-scripts --prefix {folder} {name}@{version}")
+    return folder / "node_modules" / name
+
+
+def _node_packages() -> dict[str, tuple[str, Path]]:
+    """Version and folder of each npm package, as ``tests/bootstrap/node.sh`` lays them out."""
+    root = os.environ.get("BUCKETSYNC_TEST_CACHE") or Path.home() / ".cache" / "bucketsync"
+    lines = (line.split() for line in _NODE_LIST.read_text().splitlines())
+    return {
+        words[0]: (words[1], Path(root, "npm", f"{words[0]}-{words[1]}"))
+        for words in lines
+        if words and not words[0].startswith("#")
+    }
+
+
+def library(name: str) -> Any:  # noqa: ANN401 (a module)
+    """A library of the extra ``test``; the test is skipped, and says so, where it is missing."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        pytest.skip(f"{name}: pip install 'bucketsync[test]'")

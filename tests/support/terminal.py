@@ -3,8 +3,8 @@
 In a document these fences matter, all others are for the eye:
 
     ```console run      each command is run in the document's scratch folder, in order
-    ```console serve    one server, which takes a port of its own choice
-    ```console stop     ends the server that was started last
+    ```console serve    one server or seeder, which takes a port of its own choice
+    ```console stop     ends the one that was started last
 
 A command must exit with 0, unless the next one is ``echo $?``.  What it prints must be what is
 shown, apart from what differs from run to run (times, digests, sizes of drawn pictures …); a line
@@ -16,10 +16,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from docs.examples import openmoji
 from tests.support.commands import BIN, argv
@@ -27,6 +29,7 @@ from tests.support.documents import Block, Command, commands
 
 TIMEOUT_S = 300
 _SERVER = re.compile(r"bucketsync-server serve (\S+)(?: --port (\d+))?")
+_SEEDER = re.compile(r"bucketsync seed (\S.*)")
 _DEFAULT_PORT = "8080"
 # What is not the same in two runs, or on two machines, and what stands for it.
 _VARYING = (
@@ -97,22 +100,35 @@ class Terminal:
         return self._shown(done.stdout)
 
     def serve(self, block: Block) -> None:
-        """Start the one server of a block, again at its old address if it had one."""
+        """Start the one server of a block, again at its old address if it had one; or a seeder."""
         (command,) = commands(block)
+        if seeder := _SEEDER.fullmatch(command.text):
+            self._start("bucketsync", "seed", *shlex.split(seeder[1]))
+            return
         found = _SERVER.fullmatch(command.text)
         assert found is not None, command
         shown = f"127.0.0.1:{found[2] or _DEFAULT_PORT}"
         port = self.addresses.get(shown, ":0").rpartition(":")[2]
         repo = self.folder / found[1]
-        server = subprocess.Popen(
-            argv("bucketsync-server", "serve", repo, "--port", port, "--json", "-q"),
+        url = self._start("bucketsync-server", "serve", repo, "--port", port)["url"]
+        self.addresses[shown] = url.removeprefix("http://")
+
+    def _start(self, program: str, *words: str | Path) -> dict[str, Any]:
+        """Start a program that goes on until it is ended: the event that says it is ready."""
+        process = subprocess.Popen(
+            argv(program, *words, "--json", "-q"),
+            cwd=self.folder,
+            env=self._environment(),
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.servers.append(server)
-        assert server.stdout is not None
-        url = json.loads(server.stdout.readline())["url"]
-        self.addresses[shown] = url.removeprefix("http://")
+        self.servers.append(process)
+        assert process.stdout is not None
+        for line in process.stdout:
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] in {"listening", "seeding"}:
+                return event
+        raise AssertionError(words)
 
     def stop(self) -> None:
         """End the server that was started last."""
@@ -143,6 +159,7 @@ class Terminal:
             "HOME": str(self.home),
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "COLUMNS": "80",
+            "BUCKETSYNC_LISTEN": "127.0.0.1:0",
             "BUCKETSYNC_TEST_CACHE": str(openmoji.default_cache().parent),
         }
 

@@ -33,6 +33,10 @@ FROZEN = {
         "48305713356eb65894bb2955e129830d9e2b59fdad121ae783bdab38228b9405",
         "58eee6a6f2bc1451c54ef70231b065fd4c448336c9547693c20f30a50da40cf4",
     ),
+    "tagged": (
+        "ac9161ea9e89607240c88b2c24220ee5914f1fc65aae52d9dbfd35c6854a892d",
+        "67be82e47cfbcb8144d8c05ce5eedfd08980baae357c32257159e7342a4874b6",
+    ),
 }
 
 
@@ -119,6 +123,10 @@ def test_the_descriptor_is_read(example: Example) -> None:
     ]
     assert make_examples.in_hex([layer.to_map() for layer in read.layers]) == expected["layers"]
     assert make_examples.in_hex([asset.to_map() for asset in read.assets]) == expected["assets"]
+    index = read.tag_index
+    assert make_examples.in_hex(index and index.to_map()) == expected.get("tag_index")
+    tables = make_examples.in_hex([table.to_map() for table in read.tables])
+    assert tables == expected.get("metadata", [])
     assert {
         name: {"files": total.files, "bytes": total.file_bytes}
         for name, total in read.totals.items()

@@ -123,7 +123,7 @@ def test_a_release_may_have_no_base(*, absent: bool) -> None:
 
 def test_later_fields_are_ignored() -> None:
     value = document() | {"tags": {"digest": bytes(32)}}
-    value["layers"][0]["torrents"] = []
+    value["layers"][0]["patches"] = []
     assert Descriptor.decode(codec.encode(value)) == SKIES
 
 

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pytest
 
+from manifests.metadata.faults import BadRow, RowFault
 from manifests.paths import Layout
-from manifests.rows import PostRow, RowFault
 from server.audit.auditing import AuditReport, audit_files
 from server.audit.content import Kind, Problem
 from server.audit.findings import MAX_STRAYS, Finding, FindingKind, Severity, StrayLog
 from server.audit.inspection import FileTable
-from server.audit.metadata import BadRow
-from server.audit.posts import PostTable, collect_posts
+from server.audit.posts import PostTable
 from server.audit.tables import FILE_ROW
 from server.walk import Stray, StrayKind
+from tests.support import metadata
+from tests.support.metadata import post_table
 
 LAYOUT = Layout(buckets=10, digits=2)
 SIZE, WIDTH, HEIGHT = 100, 30, 20
@@ -39,23 +40,13 @@ def jpegs(ids: Iterable[int], **columns: Mapping[int, int]) -> FileTable:
     return files(dict.fromkeys(ids, "jpg"), **columns)
 
 
-def post(post_id: int, **fields: object) -> PostRow:
-    values: dict[str, object] = {
-        "id": post_id,
-        "md5": "",
-        "file_ext": "jpg",
-        "file_size": SIZE,
-        "image_width": WIDTH,
-        "image_height": HEIGHT,
-        "rating": "g",
-        "is_deleted": False,
-        "is_banned": False,
-    }
-    return PostRow(**(values | fields))  # type: ignore[arg-type]
+def post(post_id: int, **fields: object) -> bytes:
+    told = {"file_size": SIZE, "image_width": WIDTH, "image_height": HEIGHT}
+    return metadata.post(post_id, **(told | fields))
 
 
 def posts(ids: Iterable[int], **fields: object) -> PostTable:
-    return collect_posts(post(post_id, **fields) for post_id in ids)
+    return post_table(post(post_id, **fields) for post_id in ids)
 
 
 def audit(
@@ -109,8 +100,8 @@ def test_extension_against_content(extension: str, kind: Kind, *, agrees: bool) 
 
 
 def test_posts_without_a_file_and_files_without_a_post() -> None:
-    told = collect_posts(
-        [*map(post, (1, 2, 3, 9)), post(4, is_deleted=True), post(6, is_banned=1)]
+    told = post_table(
+        [*map(post, (1, 2, 3, 9)), post(4, is_deleted=True), post(6, is_banned=True)]
     )
     found = audit(jpegs([1, 2, 5]), told)
     missing = found["original", "post-without-file"]
@@ -127,7 +118,7 @@ def test_posts_without_a_file_and_files_without_a_post() -> None:
 
 def test_rows_without_an_id_may_explain_files_without_a_post() -> None:
     hidden = BadRow(file="posts.json", line=7, fault=RowFault.NO_ID, problem="hidden")
-    found = audit(jpegs([1, 2]), collect_posts([post(1), hidden]))
+    found = audit(jpegs([1, 2]), post_table([post(1)], [hidden]))
     assert "rows without an id (1)" in found["original", "file-without-post"].meaning
     row = found["", "row-without-id"]
     assert (row.count, row.severity, items(row)) == (1, Severity.NOTICE, [])
@@ -186,7 +177,7 @@ def test_what_is_not_stated_does_not_disagree() -> None:
 
 
 def test_another_extension_than_metadata_says_is_a_notice() -> None:
-    told = collect_posts([post(1, file_ext="png"), post(2, file_ext="JPG"), post(3)])
+    told = post_table([post(1, file_ext="png"), post(2, file_ext="JPG"), post(3)])
     found = audit(jpegs([1, 2, 3]), told)
     other = found["original", "extension-metadata"]
     assert items(other) == [(1, "original/01/1.jpg", "metadata says .png")]
@@ -212,14 +203,14 @@ def test_without_an_original_the_variant_that_agrees_is_primary() -> None:
 def test_rows_that_cannot_be_read_are_named() -> None:
     broken = BadRow(file="posts.json", line=7, fault=RowFault.FIELD, problem="id: no number")
     lost = BadRow(file="x.gz", line=0, fault=RowFault.FILE, problem="cut off")
-    found = audit(jpegs([1]), collect_posts([broken, post(1), lost]))
+    found = audit(jpegs([1]), post_table([post(1)], [broken, lost]))
     row = found["", "unreadable-row"]
     assert items(row) == [(0, "posts.json:7", "id: no number"), (0, "x.gz", "cut off")]
     assert (row.count, row.severity) == (2, Severity.ERROR)
 
 
 def test_a_post_told_of_twice_is_a_notice() -> None:
-    found = audit(jpegs([1]), collect_posts([post(1, file_size=5), post(1)]))
+    found = audit(jpegs([1]), post_table([post(1, file_size=5), post(1)]))
     assert [finding.kind for finding in found.values()] == [FindingKind.REPEATED_ROW]
     assert items(found["", "repeated-row"]) == [(1, "", "a later row is used")]
 
@@ -254,7 +245,7 @@ def test_of_many_strays_all_are_counted_and_the_first_are_kept() -> None:
 
 
 def test_errors_come_first_and_are_counted() -> None:
-    told = collect_posts([post(1), post(1), post(2), post(3)])
+    told = post_table([post(1), post(1), post(2), post(3)])
     small = jpegs([1, 2, 3], problem={2: Problem.NO_END})
     original = jpegs([1, 2], kind={2: Kind.EMPTY})
     report = audit_files({"original": original, "small": small}, told, StrayLog(), LAYOUT)

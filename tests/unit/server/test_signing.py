@@ -18,7 +18,6 @@ from manifests.errors import ConfigError, ExitCode, ManifestError, TransferError
 from manifests.paths import Layout
 from server.commands import init, refresh, rotate_key
 from server.commands.init import init_repository, parse_expiry
-from server.output import Output
 from server.signing import (
     EXPIRY_DAYS,
     PASSPHRASE_VARIABLE,
@@ -30,6 +29,7 @@ from server.signing import (
     write_durably,
 )
 from syncclient import trust
+from syncclient.output import Output
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SETTINGS = Settings(dataset="birds")

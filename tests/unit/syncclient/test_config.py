@@ -23,7 +23,10 @@ CONFIG = TreeConfig(
     root_fingerprint="ab" * 32,
     release="birds2021",
     selection=Selection(
-        variants=("512px", "original"), buckets=(3, 7), ids=np.array([7, 13, 4_000_000_000])
+        variants=("512px", "original"),
+        buckets=(3, 7),
+        ids=np.array([7, 13, 4_000_000_000]),
+        metadata=True,
     ),
     variant_dirs={"original": "/mnt/big/original"},
     transport={"bwlimit": "2M", "mirrors": ["https://c.example"]},
@@ -42,6 +45,7 @@ async def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     for name in ("dataset", "urls", "root_fingerprint", "release", "variant_dirs", "transport"):
         assert getattr(loaded, name) == getattr(CONFIG, name)
     assert (loaded.selection.variants, loaded.selection.buckets) == (("512px", "original"), (3, 7))
+    assert loaded.selection.metadata
 
 
 async def test_everything_is_the_default_selection(tmp_path: Path) -> None:
@@ -54,6 +58,7 @@ async def test_everything_is_the_default_selection(tmp_path: Path) -> None:
     found = load_tree_config(tmp_path).selection
     assert (found.variants, found.buckets, found.ids) == (None, None, None)
     assert found.whole
+    assert not found.metadata
 
 
 async def test_a_failed_write_leaves_the_old_settings(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from email.utils import formatdate
 import pytest
 
 from manifests.errors import ConfigError, ExitCode, TransferError
-from syncclient.sources.http import HttpOptions, HttpSource, Span, check_url
+from syncclient.config import check_url
+from syncclient.sources.http import HttpOptions, HttpSource, Span
 from syncclient.sources.limits import TokenBucket
 from tests.support.rawhost import (
     Answer,
@@ -253,6 +254,19 @@ async def test_a_connection_is_used_again() -> None:
                 await read(source, [(3, 5)])
                 await source.document("data", len(DATA))
         assert len(host.log) == 15
+        assert host.connections == 1
+
+
+async def test_the_end_of_a_multipart_is_waited_for() -> None:
+    """Else the connection would have to be closed; it comes in a packet of its own here."""
+
+    def end_later(_: Request, answer: Answer) -> Answer:
+        return replace(answer, pace_bytes_s=20 * (len(answer.body) - 20))
+
+    with raw_host(content, end_later) as host:
+        async with HttpSource(host.url, OPTIONS) as source:
+            for _ in range(3):
+                assert await read(source) == EXPECTED
         assert host.connections == 1
 
 

@@ -14,8 +14,9 @@ import pytest
 from manifests.errors import ManifestError, TransferError
 from manifests.model import Descriptor
 from manifests.notices import Absence, Notices
+from syncclient.cachedobject import object_path
 from syncclient.hosts import Hosts
-from syncclient.release import ReleaseView, object_path
+from syncclient.release import ReleaseView
 from syncclient.selection import Selection
 from syncclient.sources.http import HttpOptions
 from tests.support.rawhost import Ranges, RawHost, Script, flip, for_paths, honest, raw_host, times

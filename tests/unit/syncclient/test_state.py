@@ -94,6 +94,30 @@ def test_assets_are_remembered_and_forgotten(path: Path) -> None:
         assert state.load_assets() == {"lists/pools.json": kept}
 
 
+def test_made_files_are_remembered_with_what_they_were_made_for(path: Path) -> None:
+    made = AssetRecord(size_bytes=5, mtime_ns=9, digest=b"d" * 32)
+    with state_at(path) as state:
+        state.store_made("metadata/y1/posts.json", made, "one")
+        state.store_made("metadata/y1/posts.json", made, "two")
+        state.store_made("metadata/y1/tags.json", made, "three")
+        state.doubt_made("metadata/y1/tags.json")
+        assert state.load_made() == {
+            "metadata/y1/posts.json": (made, "two"),
+            "metadata/y1/tags.json": (replace(made, digest=bytes(32)), ""),
+        }
+
+
+def test_a_state_from_before_there_were_made_files_is_kept(path: Path) -> None:
+    fill(path, 1)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE made")
+    warnings: list[str] = []
+    with state_at(path, warnings) as state:
+        assert len(state.load("original", 0)) == 50
+        assert state.load_made() == {}
+    assert warnings == []
+
+
 def test_rows_of_a_boot_that_ended_are_not_believed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,17 +125,20 @@ def test_rows_of_a_boot_that_ended_are_not_believed(
     fill(path, 1)
     with state_at(path) as state:
         state.store_asset("old", asset)
+        state.store_made("old", asset, "token")
         assert state.unsynced()
         state.mark_synced()
         assert not state.unsynced()
         state.store("original", 1, record(11))
         state.store_asset("new", asset)
+        state.store_made("new", asset, "token")
     monkeypatch.setattr("syncclient.state.boot_id", lambda: "another run of the machine")
     with state_at(path) as state:
         assert len(state.load("original", 0)) == 50
         assert len(state.load("original", 1)) == 0
         assert list(state.glance("original")) == [0]
         assert list(state.load_assets()) == ["old"]
+        assert list(state.load_made()) == ["old"]
         state.mark_synced()
         assert not state.unsynced()
         assert list(state.load_assets()) == ["old"]

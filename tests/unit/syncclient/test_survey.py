@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import CancelledError
@@ -218,3 +220,34 @@ def test_processes_hash_like_threads(tree: Path) -> None:
     tasks = [(str(tree), ("original", f"{bucket:04d}"), ["1.png"]) for bucket in range(10)]
     with Pool(10**6, 2, threading.Event()) as processes, Pool(1, 2, threading.Event()) as threads:
         assert list(processes.map(hash_task, tasks)) == list(threads.map(hash_task, tasks))
+
+
+_COMMAND = """
+import sys
+import syncclient.pool
+from syncclient.cli import main
+if __name__ == "__main__":
+    syncclient.pool._FILES_WORTH_PROCESSES = 0
+    sys.exit(main())
+"""
+
+
+def test_processes_import_nothing_from_where_the_client_is_called(
+    tree: Path, tmp_path: Path
+) -> None:
+    """A release may put such files into the tree in which somebody types ``verify``."""
+    for name in ("multiprocessing", "pickle", "numpy"):
+        (tree / f"{name}.py").write_text("open('taken over', 'w'); raise SystemExit")
+    # As the installed command is run: by its path.
+    command = tmp_path / "bin" / "bucketsync"
+    command.parent.mkdir()
+    command.write_text(_COMMAND)
+    done = subprocess.run(
+        [sys.executable, str(command), "verify", "--jobs", "2"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not (tree / "taken over").exists()
+    assert done.returncode == 0, done.stderr

@@ -44,6 +44,7 @@ LIMIT_S = 30.0
 def _no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("syncclient.transfer._FIRST_WAIT_S", 0.02)
     monkeypatch.setattr("syncclient.transfer._SLOW_S", 0.2)
+    monkeypatch.setattr("syncclient.transfer._LATE_CHECK_S", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +221,16 @@ async def test_a_busy_host_is_left_alone_as_long_as_it_asks(
     assert min(at for at in at_s if at > max(refused)) - min(refused) >= 1
 
 
+async def test_no_idle_slot_asks_a_busy_host_before_its_time(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    busy = times(1, refuse(503, Retry_After="1"))
+    result = await transfer(publisher, every(publisher, tmp_path)[:1], busy)
+    assert result.error is None
+    first, second = result.hosts[0].log
+    assert second.at_s - first.at_s >= 1
+
+
 async def test_work_is_not_kept_for_a_host_that_waits(
     publisher: Publisher, tmp_path: Path
 ) -> None:
@@ -248,6 +259,7 @@ async def test_help_that_fails_does_not_end_what_goes_well(
     batches = every(publisher, tmp_path)[:1]
     result = await transfer(publisher, batches, later, refuse(500), retries=100)
     assert result.error is None
+    assert result.hosts[1].log
     assert sorted(result.placed) == sorted(contents(tmp_path))
     assert len(result.placed) == 20
     assert len(result.hosts[0].log) <= 2
@@ -322,7 +334,7 @@ async def test_an_answer_that_always_fails_holds_up_no_other_file(
 async def test_files_that_fail_are_all_counted_and_some_named(
     publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("syncclient.transfer._NAMED_FAILURES", 5)
+    monkeypatch.setattr("syncclient.transfer.NAMED_FAILURES", 5)
     result = await transfer(publisher, every(publisher, tmp_path), refuse(404))
     assert result.error is None
     assert (result.transfer.failed, len(result.failed)) == (200, 5)
