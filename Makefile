@@ -7,7 +7,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format docs lock clean environment
+.PHONY: help demo test faults lint format docs lock clean environment
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -19,6 +19,12 @@ test: environment ## run the whole suite: lint, types, tests
 	@sh tests/bootstrap/tools.sh
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+faults: environment ## try every fault, the long ones too, and print what was survived
+	@sh tests/bootstrap/tools.sh
+	@rm -f .faults.jsonl
+	@BUCKETSYNC_FAULTS_REPORT=.faults.jsonl $(BIN)/python -m pytest -n auto --dist loadfile \
+	    --no-loadscope-reorder --long tests/faults $(PYTEST_ARGS)
 
 lint: environment ## check style and types, change nothing
 	@$(BIN)/ruff check
@@ -41,7 +47,7 @@ lock: environment ## write requirements.lock anew from pyproject.toml, newest ve
 	    --no-emit-trusted-host --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment, the caches and the logs
-	@rm -rf .venv .venv-install.log .apt-install.log .npm-install.log .demo build dist
+	@rm -rf .venv .venv-install.log .apt-install.log .npm-install.log .faults.jsonl .demo build dist
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

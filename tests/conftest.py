@@ -1,5 +1,7 @@
 """Rules for every test: what was skipped is listed at the end, and in CI nothing may be.
 
+Tests marked ``long`` run with ``--long`` only; ``make faults`` gives it.
+
 Hypothesis has no deadline (a busy machine is no bug), and in CI draws the same examples each time.
 """
 
@@ -20,6 +22,21 @@ settings.load_profile("suite")
 # A shell that starts the suite in the background has it ignore Ctrl-C, and so would the programs
 # that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the flag for what is too long for every day."""
+    parser.addoption("--long", action="store_true", help="run the tests marked long as well")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests unless they were asked for."""
+    if config.getoption("long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
 def _skipped(config: pytest.Config) -> dict[str, list[str]]:
