@@ -154,6 +154,8 @@ class Transport:
     connections: int = 4
     # Bytes a second over all connections; 0 for no limit.
     bwlimit: int = 0
+    # Bytes a second that a host must bring at least, over timeout_s; 0 for no such rule.
+    min_rate: int = 1000
     # Tries of one piece of work, the first included.
     retries: int = 5
     timeout_s: float = 30.0
@@ -175,7 +177,7 @@ class Transport:
 
 
 _LISTS = {"mirrors", "locals", "allow_redirect", "peers"}
-_RATES = {"bwlimit", "upload_limit"}
+_RATES = {"bwlimit", "min_rate", "upload_limit"}
 _SWITCHES = {"dht", "lsd", "utp", "port_mapping"}
 _CHOICES = {
     "source": ("auto", "http", "torrent"),

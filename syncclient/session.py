@@ -144,6 +144,7 @@ class Session:
             timeout_s=transport.timeout_s,
             connections=transport.connections,
             bwlimit=transport.bwlimit,
+            min_rate=transport.min_rate,
             allow_redirect=transport.allow_redirect,
         )
         self.hosts = Hosts(urls, self.options, transport.retries)

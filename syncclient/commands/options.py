@@ -130,6 +130,11 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
         "--bwlimit", metavar="RATE", help="bytes a second, such as 2M; 0 for no limit"
     )
     group.add_argument(
+        "--min-rate",
+        metavar="RATE",
+        help="give up a host that brings less a second (default 1k; 0 for no such rule)",
+    )
+    group.add_argument(
         "--connections", type=int, metavar="N", help="requests at once to each host"
     )
     group.add_argument("--retries", type=int, metavar="N", help="tries before a host is given up")

@@ -1,9 +1,9 @@
 """One HTTP host: documents, byte ranges of objects and packs, whole loose files.
 
 The only module that imports aiohttp.  A host is not trusted: every length is known before it is
-read, no answer is decompressed, redirects leave the host only where the user allowed it, and an
-answer that is slower than a floor is given up.  What the host can do (several ranges in one
-request) is learnt as we go.  Every failure is a :class:`TransferError` that names the URL.
+read, no answer is decompressed, redirects leave the host only where the user allowed it, and a
+host that is slower than a floor is given up.  What the host can do (several ranges in one request)
+is learnt as we go.  Every failure is a :class:`TransferError` that names the URL.
 
 Sources: RFC 9110 (14 range requests, 10.2.3 Retry-After, 15.4 redirects).
 """
@@ -27,6 +27,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from manifests.errors import ExitCode, TransferError
+from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.limits import TokenBucket
 
 # nginx 1.22 refuses a Range header over about 8 KB.
@@ -39,10 +40,6 @@ _MAX_PART_HEADERS = 16
 _MAX_END_BYTES = 1024
 # The longest that a busy host may make us wait at a time.
 _MAX_RETRY_AFTER_S = 300.0
-# An answer slower than this, after the timeout, is given up (slow-retrieval attack).
-_FLOOR_BYTES_S = 4096.0
-# With a bandwidth limit: answers that share it, for each connection the user allows.
-_SHARERS = 32
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _OK = HTTPStatus.OK
 _PARTIAL = HTTPStatus.PARTIAL_CONTENT
@@ -60,6 +57,7 @@ class HttpOptions:
     timeout_s: float = 30.0
     connections: int = 4
     bwlimit: int = 0
+    min_rate: int = 1000
     allow_redirect: tuple[str, ...] = ()
 
 
@@ -89,6 +87,11 @@ class HttpSource:
     packs: bool | None = None
     _most_ranges: int = _MAX_RANGES
     _session: aiohttp.ClientSession | None = None
+    _floor: SpeedFloor = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Set the floor that this host is held to."""
+        self._floor = SpeedFloor(self.options.min_rate, self.options.timeout_s)
 
     async def __aenter__(self) -> Self:
         """Make the connection pool; nothing is sent yet."""
@@ -118,7 +121,7 @@ class HttpSource:
 
     async def document(self, path: str, max_bytes: int) -> bytes:
         """A whole small resource of at most ``max_bytes``."""
-        async with self._request(path, {}, max_bytes) as response:
+        async with self._request(path, {}) as response:
             self._expect(response, path, {_OK})
             length = response.content_length
             if length is not None and length > max_bytes:
@@ -135,7 +138,7 @@ class HttpSource:
 
     async def post(self, path: str, body: bytes, max_bytes: int) -> bytes:
         """What a host answers to a document; TransferError unless it takes it."""
-        async with self._request(path, {}, max_bytes, body) as response:
+        async with self._request(path, {}, body) as response:
             self._expect(response, path, {_OK})
             data = await response.content.read(max_bytes + 1)
             while len(data) <= max_bytes and (more := await response.content.read(_READ_BYTES)):
@@ -187,7 +190,7 @@ class HttpSource:
         self, path: str, spans: Sequence[Span]
     ) -> AsyncGenerator[tuple[int, bytearray], None]:
         """Ascending spans out of a whole resource; what lies between is read and dropped."""
-        async with self._request(path, {}, spans[-1][1]) as response:
+        async with self._request(path, {}) as response:
             self._expect(response, path, {_OK})
             position = 0
             for index, (start, stop) in enumerate(spans):
@@ -204,7 +207,7 @@ class HttpSource:
         """
         start, stop = spans[0][0], spans[-1][1]
         headers = {"Range": f"bytes={start}-{stop - 1}"}
-        async with self._request(path, headers, stop) as response:
+        async with self._request(path, headers) as response:
             self._expect(response, path, {_OK, _PARTIAL})
             if response.status == _OK:
                 got = (0, response.content_length or stop)
@@ -235,9 +238,8 @@ class HttpSource:
     async def _request_spans(
         self, path: str, spans: Sequence[Span]
     ) -> AsyncGenerator[tuple[int, bytearray], None]:
-        total = sum(stop - start for start, stop in spans)
         text = ",".join(f"{start}-{stop - 1}" for start, stop in spans)
-        async with self._request(path, {"Range": f"bytes={text}"}, total) as response:
+        async with self._request(path, {"Range": f"bytes={text}"}) as response:
             if response.status in _RANGE_REFUSALS and not self._is_whole(response, spans):
                 raise _RangesRefusedError(
                     f"{self._url(path)} answers {response.status} to a request for ranges",
@@ -359,13 +361,16 @@ class HttpSource:
 
     async def _count(self, size_bytes: int) -> None:
         self.traffic.received_bytes += size_bytes
-        await self.limiter.take(size_bytes)
+        self._floor.brought(size_bytes)
+        if pause_s := self.limiter.book(size_bytes):
+            self._floor.pause(pause_s)
+            await asyncio.sleep(pause_s)
 
     # ----------------------------------------------------------------- one request
 
     @asynccontextmanager
     async def _request(
-        self, path: str, headers: dict[str, str], expected_bytes: int, body: bytes | None = None
+        self, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a GET, or a POST of ``body``; follow allowed redirects, translate foreign errors.
 
@@ -373,13 +378,9 @@ class HttpSource:
         """
         if self._session is None:
             raise self._error(path, "was asked for before the source was opened")
-        floor = _FLOOR_BYTES_S
-        if self.limiter.rate_bytes_s > 0:
-            floor = min(floor, self.limiter.rate_bytes_s / (_SHARERS * self.options.connections))
-        deadline_s = 2 * self.options.timeout_s + expected_bytes / floor
         url = self._url(path)
         try:
-            async with asyncio.timeout(deadline_s):
+            async with self._floor.held():
                 response = await self._follow(url, headers, body)
                 try:
                     yield response
@@ -388,7 +389,8 @@ class HttpSource:
                     # given up half way closes it.
                     response.release() if response.content.at_eof() else response.close()
         except TimeoutError as error:
-            text = f"gave no answer, or a slower one than {floor / 1000:.1f} kB/s"
+            rate, window_s = self._floor.rate_bytes_s, self._floor.window_s
+            text = f"gave no answer, or less than {rate:,.0f} bytes a second for {window_s:g} s"
             raise self._error(path, text) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._error(path, f"cannot be reached ({_reason(error)})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 
@@ -13,12 +12,11 @@ class TokenBucket:
         self.rate_bytes_s = rate_bytes_s
         self._free_at_s = 0.0
 
-    async def take(self, size_bytes: int) -> None:
-        """Wait until ``size_bytes`` more may have been received; does nothing without a rate."""
+    def book(self, size_bytes: int) -> float:
+        """Count what was received; the seconds to wait before more may be, 0 without a rate."""
         if self.rate_bytes_s <= 0:
-            return
+            return 0.0
         now_s = time.monotonic()
         # The bucket is a point in time: when all that was granted will have been paid for.
         self._free_at_s = max(self._free_at_s, now_s - 0.5) + size_bytes / self.rate_bytes_s
-        if self._free_at_s > now_s:
-            await asyncio.sleep(self._free_at_s - now_s)
+        return max(0.0, self._free_at_s - now_s)
