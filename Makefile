@@ -7,7 +7,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test faults lint format docs lock clean environment
+.PHONY: help demo test faults bench lint format docs lock clean environment
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -25,6 +25,10 @@ faults: environment ## try every fault, the long ones too, and print what was su
 	@rm -f .faults.jsonl
 	@BUCKETSYNC_FAULTS_REPORT=.faults.jsonl $(BIN)/python -m pytest -n auto --dist loadfile \
 	    --no-loadscope-reorder --long tests/faults $(PYTEST_ARGS)
+
+bench: environment ## measure beside rsync and others, some minutes (BENCH_ARGS=--full: hours)
+	@sh tests/bootstrap/tools.sh tests/bootstrap/bench-packages.txt
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 lint: environment ## check style and types, change nothing
 	@$(BIN)/ruff check

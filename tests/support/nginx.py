@@ -16,6 +16,7 @@ from tests.support.needs import program
 _FENCE = re.compile(r"^```nginx\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MAIN = """
 daemon off;
+worker_processes {workers};
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 {user}
@@ -38,7 +39,9 @@ def shown_servers(document: Path) -> list[str]:
 
 
 @contextmanager
-def running_nginx(server: str, folder: Path, changes: Mapping[str, str]) -> Iterator[int]:
+def running_nginx(
+    server: str, folder: Path, changes: Mapping[str, str], *, workers: int = 1
+) -> Iterator[int]:
     """Run nginx with a shown ``server`` block on a free port, which is given.
 
     ``changes`` replaces texts that must stand in the block, such as its root.
@@ -51,11 +54,12 @@ def running_nginx(server: str, folder: Path, changes: Mapping[str, str]) -> Iter
         main = folder / "nginx.conf"
         # A worker of another user could not read the temporary folder of a test.
         user = "user root;" if os.geteuid() == 0 else ""
-        main.write_text(_MAIN.format(folder=folder, user=user, server=server))
-        words = (program("nginx"), "-e", str(folder / "error.log"), "-c", str(main))
+        words = {"folder": folder, "user": user, "server": server, "workers": workers}
+        main.write_text(_MAIN.format(**words))
+        command = (program("nginx"), "-e", str(folder / "error.log"), "-c", str(main))
         # nginx takes over a socket that listens already; so no port can be lost to somebody else.
         environment = {**os.environ, "NGINX": f"{listening.fileno()};"}
-        with subprocess.Popen(words, pass_fds=[listening.fileno()], env=environment) as process:
+        with subprocess.Popen(command, pass_fds=[listening.fileno()], env=environment) as process:
             try:
                 yield port
             finally:

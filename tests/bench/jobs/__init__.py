@@ -1,0 +1,19 @@
+"""All jobs of the benchmark, by name, in the order in which they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from tests.bench.contest import Contest
+from tests.bench.jobs import fetching, standing
+from tests.bench.world import World
+
+Job = Callable[[World], Iterator[Contest]]
+
+JOBS: Mapping[str, Job] = {
+    "full": fetching.full,
+    "incremental": fetching.incremental,
+    "subset": fetching.subset,
+    "noop": standing.noop,
+    "verify": standing.verify,
+}

@@ -1,0 +1,165 @@
+"""What jobs measure with: datasets, repositories of them, servers, lists; made when asked for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.data import Dataset, Shape, make_dataset
+from tests.bench.disks import Disks
+from tests.bench.servers import (
+    Server,
+    listed_nginx,
+    our_server,
+    repository_nginx,
+    rsync_daemon,
+)
+from tests.support.commands import publisher
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How much there is to do."""
+
+    files: int
+    mean_bytes: int
+    sigma: float
+    buckets: int
+    seed: int
+    large_bytes: int
+    tiny_files: int
+
+    def small_shape(self) -> Shape:
+        """Small files, in two releases."""
+        return Shape(
+            files=self.files,
+            mean_bytes=self.mean_bytes,
+            sigma=self.sigma,
+            buckets=self.buckets,
+            seed=self.seed,
+        )
+
+    def large_shape(self, size_bytes: int) -> Shape:
+        """Files of one size, in one release."""
+        return self._even(max(1, self.large_bytes // size_bytes), size_bytes)
+
+    def tiny_shape(self) -> Shape:
+        """Files of 200 bytes, for work that does not read them."""
+        return self._even(self.tiny_files, 200)
+
+    def _even(self, files: int, size_bytes: int) -> Shape:
+        return Shape(
+            files=files,
+            mean_bytes=size_bytes,
+            sigma=0.0,
+            buckets=self.buckets,
+            seed=self.seed,
+            added=0.0,
+            changed=0.0,
+        )
+
+
+class Arena:
+    """A dataset with everything that serves it."""
+
+    def __init__(self, dataset: Dataset, stack: ExitStack) -> None:
+        self.dataset = dataset
+        self._stack = stack
+        self._repos: dict[tuple[str, ...], Path] = {}
+        self._servers: dict[str, Server] = {}
+
+    def disks(self, share: float = 1.0) -> Disks:
+        """Disks with room for that share of the dataset, and as much again."""
+        shape = self.dataset.shape
+        files = round((shape.files + self.dataset.added_files) * share)
+        return Disks(size_bytes=round(2 * self.dataset.all_bytes * share), files=2 * files)
+
+    def repo(self, *flags: str) -> Path:
+        """A repository of both releases, published with these flags."""
+        if flags not in self._repos:
+            repo = self.dataset.folder / ("repo" + "".join(flags))
+            for old in (repo, Path(f"{repo}-keys")):
+                shutil.rmtree(old, ignore_errors=True)
+            publisher("init", repo, "--dataset", "bench", "--buckets", self.dataset.shape.buckets)
+            for release in self.releases:
+                source = self.dataset.tree(release)
+                words = ("--release", release, "--tree", source, "--link", "hard", *flags)
+                publisher("publish", repo, *words)
+            self._repos[flags] = repo
+        return self._repos[flags]
+
+    @property
+    def releases(self) -> Sequence[str]:
+        """Names of the releases, oldest first."""
+        return ("y1", "y2") if self.dataset.moved_files else ("y1",)
+
+    def ours(self, *flags: str) -> Server:
+        """Our server."""
+        key = f"ours{flags}"
+        if key not in self._servers:
+            self._servers[key] = self._stack.enter_context(our_server(self.repo(*flags)))
+        return self._servers[key]
+
+    def nginx(self, *flags: str) -> Server:
+        """nginx on a repository."""
+        key = f"nginx{flags}"
+        if key not in self._servers:
+            self._servers[key] = self._stack.enter_context(repository_nginx(self.repo(*flags)))
+        return self._servers[key]
+
+    def listed(self) -> Server:
+        """nginx on the source trees."""
+        if "listed" not in self._servers:
+            self._servers["listed"] = self._stack.enter_context(listed_nginx(self.dataset.folder))
+        return self._servers["listed"]
+
+    def rsync(self) -> Server:
+        """The daemon of rsync on the source trees."""
+        if "rsync" not in self._servers:
+            trees = {release: self.dataset.tree(release) for release in ("y1", "y2")}
+            self._servers["rsync"] = self._stack.enter_context(rsync_daemon(trees))
+        return self._servers["rsync"]
+
+    def written(self, name: str, text: str) -> Path:
+        """A list in a file beside the dataset."""
+        path = self.dataset.folder / name
+        path.write_text(text)
+        return path
+
+
+class World:
+    """All arenas of one benchmark, in one folder."""
+
+    def __init__(self, folder: Path, scale: Scale, peers: Sequence[str], stack: ExitStack) -> None:
+        self.folder = folder
+        self.scale = scale
+        self.peers = peers
+        self._stack = stack
+        self._arenas: dict[str, Arena] = {}
+
+    def has(self, peer: str) -> bool:
+        """Whether a peer takes part."""
+        return peer in self.peers
+
+    def arena(self, name: str, shape: Shape) -> Arena:
+        """The arena of a shape."""
+        if name not in self._arenas:
+            self._arenas[name] = Arena(make_dataset(self.folder / name, shape), self._stack)
+        return self._arenas[name]
+
+    def small(self) -> Arena:
+        """Small files."""
+        return self.arena("small", self.scale.small_shape())
+
+    def sized(self, size_bytes: int) -> Arena:
+        """Files of one size."""
+        return self.arena(f"of-{size_bytes}", self.scale.large_shape(size_bytes))
+
+    def tiny(self) -> Arena:
+        """Very many files."""
+        return self.arena("tiny", self.scale.tiny_shape())
