@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
@@ -19,24 +19,23 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from manifests.errors import ExitCode, SyncError
 from manifests.units import format_count, format_duration, format_size
+from server.hosting.addresses import Addresses
 from server.hosting.app import METRICS, ServeConfig, make_app
-from server.hosting.ranges import MAX_RANGE_HEADER_BYTES
+from server.hosting.connections import Connection, ConnectionLimits, Gate
+from server.hosting.metrics import Metrics
 from server.tracking.swarms import TrackerLimits
 from syncclient.output import Output
 
 # How long an answer under way may go on after a signal to stop.
 SHUTDOWN_S: Final = 5.0
-KEEPALIVE_S: Final = 30.0
-BUSY_S: Final = 5.0
 BACKLOG: Final = 1024
-DEFAULT_CONNECTIONS: Final = 1000
-# A connection may have its socket open twice, and a folder and a file that are being read.
-_FILES_PER_CONNECTION: Final = 4
+# A connection may have its socket open twice.
+FILES_PER_CONNECTION: Final = 2
+# A folder and a file for each thread that reads, what searches need, and what Python has open.
+FILES_BESIDES: Final = 128
+# Between two lines of the log about connections that could not be accepted.
+_QUIET_S: Final = 10.0
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-_BUSY: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Retry-After: 2\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-)
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -60,9 +59,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--max-connections",
         type=count,
-        default=DEFAULT_CONNECTIONS,
+        default=ConnectionLimits().total,
         metavar="N",
         help="answer further connections with 503 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-connections-per-address",
+        type=count,
+        default=ConnectionLimits().address,
+        metavar="N",
+        help="answer further ones of an address, or of an IPv6 /64, with 429 "
+        "(default: %(default)s)",
     )
     parser.add_argument("--no-tracker", action="store_true", help="answer no BitTorrent announces")
     parser.add_argument(
@@ -77,7 +84,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="take a peer's address from this proxy's X-Forwarded-For (repeatable)",
+        help="take the addresses of clients from this proxy's X-Forwarded-For (repeatable)",
     )
     parser.set_defaults(run=run)
 
@@ -103,10 +110,14 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     tracker = None if args.no_tracker else TrackerLimits(interval_s=args.announce_interval)
     proxies = frozenset(args.trusted_proxy)
     app = make_app(ServeConfig(repo=args.repo, warn=out.warn, tracker=tracker, proxies=proxies))
-    _allow_open_files(args.max_connections * _FILES_PER_CONNECTION)
+    limits = ConnectionLimits(
+        total=_connections(args.max_connections, out), address=args.max_connections_per_address
+    )
+    metrics = app[METRICS]
+    gate = Gate(limits, Addresses(proxies), metrics)
     started_at = time.monotonic()
-    asyncio.run(_serve(app, args, out))
-    metrics, seconds = app[METRICS], time.monotonic() - started_at
+    asyncio.run(_serve(app, gate, args, out))
+    seconds = time.monotonic() - started_at
     out.summary(
         requests=metrics.total_requests,
         bytes_sent=metrics.sent_bytes,
@@ -118,19 +129,27 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     return ExitCode.COMPLETE
 
 
-async def _serve(app: web.Application, args: argparse.Namespace, out: Output) -> None:
+async def _serve(app: web.Application, gate: Gate, args: argparse.Namespace, out: Output) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_Trouble(gate.metrics, out).handle)
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    runner = web.AppRunner(app, **_connection_settings(out))
+    runner = web.AppRunner(
+        app,
+        # Who goes away ends what was done for him: a search above all.
+        handler_cancellation=True,
+        # aiohttp grants it twice: to finish, and then to be cancelled.
+        shutdown_timeout=SHUTDOWN_S / 2,
+    )
     await runner.setup()
     try:
-        listener = await _listen(runner, args)
+        listener = await _listen(runner, gate, args, out)
         url = _url(listener.sockets[0])
         out.event("listening", url=url)
         out.say(f"Serving {args.repo} at {url} (Ctrl-C stops it)")
-        await stop.wait()
+        async with gate.watching():
+            await stop.wait()
         for number in _STOP_SIGNALS:  # a second one does not wait
             loop.remove_signal_handler(number)
         listener.close()
@@ -139,36 +158,34 @@ async def _serve(app: web.Application, args: argparse.Namespace, out: Output) ->
 
 
 def _connection_settings(out: Output) -> dict[str, Any]:
+    """What aiohttp is told of each connection beside its limits."""
     logger = logging.getLogger("bucketsync.http")
     logger.handlers = [_ProblemLog(out)]
     logger.propagate = False
-    settings: dict[str, Any] = {
-        "access_log": None,
-        "logger": logger,
-        "keepalive_timeout": KEEPALIVE_S,
-        # Who goes away ends what was done for him: a search above all.
-        "handler_cancellation": True,
-        "max_field_size": MAX_RANGE_HEADER_BYTES,
-        # aiohttp grants it twice: to finish, and then to be cancelled.
-        "shutdown_timeout": SHUTDOWN_S / 2,
-    }
     if out.verbosity > 0:
-        settings |= {"access_log": logger, "access_log_class": _access_log(out)}
-    return settings
+        return {
+            "logger": logger,
+            "access_log": logger,
+            "access_log_class": _access_log(out),
+        }
+    return {"logger": logger, "access_log": None}
 
 
-async def _listen(runner: web.AppRunner, args: argparse.Namespace) -> asyncio.Server:
-    """Accept connections; one above the limit is told to come back later."""
+async def _listen(
+    runner: web.AppRunner, gate: Gate, args: argparse.Namespace, out: Output
+) -> asyncio.Server:
+    """Accept connections; one above the limits is told to come back later."""
     loop = asyncio.get_running_loop()
     server = runner.server
     if server is None:
         raise SyncError("the application has not been set up")
+    settings = gate.settings() | _connection_settings(out)
 
-    def protocol() -> asyncio.Protocol:
-        return server() if len(server.connections) < args.max_connections else _Busy()
+    def door() -> asyncio.Protocol:
+        return gate.door(lambda: Connection(server, gate, **settings))
 
     try:
-        return await loop.create_server(protocol, args.host, args.port, backlog=BACKLOG)
+        return await loop.create_server(door, args.host, args.port, backlog=BACKLOG)
     except OSError as error:
         raise SyncError(
             f"cannot listen on {args.host}:{args.port}: {error.strerror or error}",
@@ -177,19 +194,23 @@ async def _listen(runner: web.AppRunner, args: argparse.Namespace) -> asyncio.Se
         ) from error
 
 
-class _Busy(asyncio.Protocol):
-    """Answers one connection too many with 503, and gives it BUSY_S to ask."""
+class _Trouble:
+    """What the event loop cannot help: in one line, and of what repeats itself not every one."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._end = asyncio.get_running_loop().call_later(BUSY_S, self._transport.abort)
+    def __init__(self, metrics: Metrics, out: Output) -> None:
+        self._metrics = metrics
+        self._out = out
+        self._quiet_until_s = 0.0
 
-    def data_received(self, _: bytes) -> None:
-        self._transport.write(_BUSY)
-        self._transport.close()
-
-    def connection_lost(self, _: Exception | None) -> None:
-        self._end.cancel()
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Called by asyncio; where files are all in use, it accepts again after a second."""
+        error = context.get("exception")
+        if isinstance(error, OSError):
+            self._metrics.refuse("open_files")
+            if loop.time() < self._quiet_until_s:
+                return
+            self._quiet_until_s = loop.time() + _QUIET_S
+        self._out.warn(f"{context['message']}: {error}" if error else context["message"])
 
 
 class _ProblemLog(logging.Handler):
@@ -224,10 +245,23 @@ def _url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _allow_open_files(wanted: int) -> None:
-    """Raise the soft limit of open files as far as the system lets us."""
+def _connections(wanted: int, out: Output) -> int:
+    """How many connections there are files for; the limit of files is raised as far as we may."""
+    limits = ConnectionLimits()
+    besides = FILES_BESIDES + limits.turned_away
+    files = _allow_open_files(wanted * FILES_PER_CONNECTION + besides)
+    possible = max(1, (files - besides) // FILES_PER_CONNECTION)
+    if possible < wanted:
+        out.warn(f"{possible} connections instead of {wanted}: no more than {files} open files")
+    return min(wanted, possible)
+
+
+def _allow_open_files(wanted: int) -> int:
+    """Raise the soft limit of open files as far as the system lets us: what it is then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     goal = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < goal:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (goal, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else soft

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import mimetypes
 import os
 import time
@@ -19,12 +20,14 @@ from aiohttp.typedefs import Handler, Middleware
 
 from manifests.errors import SyncError
 from manifests.paths import parse_entry_name
+from manifests.torrents.announce import MAX_ANNOUNCEMENT_BYTES
+from server.hosting.addresses import Addresses
 from server.hosting.catalog import CatalogWatch
 from server.hosting.handlers import REVALIDATE, Handlers
 from server.hosting.joined import StaleFilesError
 from server.hosting.metrics import Metrics
 from server.hosting.packs import DEFAULT_CACHE_BYTES, PackReader, PackShelf
-from server.hosting.searches import SearchHandlers
+from server.hosting.searches import SearchHandlers, lanes_of
 from server.hosting.sending import STALL_S, Sender
 from server.hosting.torrents import TorrentHandlers
 from server.searching.pool import SearchPool
@@ -38,6 +41,9 @@ _THREADS_PER_CPU: Final = 4
 _MAX_THREADS: Final = 32
 # Counted where a client did not wait for its answer; no standard has a number, nginx has this one.
 _WENT_AWAY: Final = 499
+# What is short for a moment, and not broken.
+_EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
+_RETRY_AFTER: Final = {"Retry-After": "2"}
 # Nothing that a dataset holds, such as an SVG or an HTML page, may run scripts in a host's name.
 _SAFETY: Final = {
     "Server": "bucketsync",
@@ -53,7 +59,7 @@ class ServeConfig:
     ``warn`` takes one line about a request that could not be answered as it should.  A client that
     takes nothing for ``stall_s`` is cut off.  ``cache_bytes`` bounds the memory for decoded
     buckets, ``threads`` how many reads go on at once, ``search`` what searches may cost.
-    ``proxies`` are addresses of proxies in front, whose word for a peer's address is taken.
+    ``proxies`` are addresses of proxies in front, whose word for a client's address is taken.
     """
 
     repo: Path
@@ -73,6 +79,7 @@ def make_app(config: ServeConfig) -> web.Application:
     It speaks plain HTTP: TLS is the work of a proxy in front.
     """
     metrics = Metrics()
+    addresses = Addresses(config.proxies)
     executor = ThreadPoolExecutor(config.threads, thread_name_prefix="read")
     watch = CatalogWatch(config.repo, executor, config.warn)
     handlers = Handlers(
@@ -83,7 +90,15 @@ def make_app(config: ServeConfig) -> web.Application:
         counters=metrics,
     )
     pool = SearchPool(config.search)
-    searches = SearchHandlers(repo=config.repo, watch=watch, pool=pool, warn=config.warn)
+    searches = SearchHandlers(
+        repo=config.repo,
+        watch=watch,
+        pool=pool,
+        addresses=addresses,
+        lanes=lanes_of(config.search),
+        metrics=metrics,
+        warn=config.warn,
+    )
     torrents = TorrentHandlers(repo=config.repo, watch=watch, tracks=config.tracker is not None)
 
     async def lifetime(_: web.Application) -> AsyncIterator[None]:
@@ -96,14 +111,16 @@ def make_app(config: ServeConfig) -> web.Application:
             executor.shutdown(cancel_futures=True)
 
     app = web.Application(
-        middlewares=[_counting(metrics), _answering_errors(metrics, config.warn)]
+        middlewares=[_counting(metrics), _answering_errors(metrics, config.warn)],
+        # Nothing longer is posted to any URL.
+        client_max_size=MAX_ANNOUNCEMENT_BYTES + 1,
     )
     app[METRICS] = metrics
     app.cleanup_ctx.append(lifetime)
     app.on_response_prepare.append(_add_safety)
     app.add_routes([*handlers.routes(), *searches.routes(), *torrents.routes()])
     if config.tracker is not None:
-        tracker = Tracker(watch, Swarms(config.tracker), config.proxies)
+        tracker = Tracker(watch, Swarms(config.tracker), addresses, metrics)
         metrics.tracker = tracker.swarms
         app.add_routes(tracker.routes())
     return app
@@ -156,6 +173,9 @@ def _answering_errors(metrics: Metrics, warn: Callable[[str], None]) -> Middlewa
             warn(f"{request.path}: 410: {error}")
             return _gone(error)
         except (SyncError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+                metrics.refuse("open_files")
+                return _plain(HTTPStatus.SERVICE_UNAVAILABLE, _RETRY_AFTER)
             warn(f"{request.path}: 500: {error}")
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR, {})
 

@@ -24,9 +24,15 @@ class Metrics:
     sent_bytes: int = 0
     refused_files: int = 0
     cut_answers: int = 0
+    connections: int = 0
     tracker: Swarms | None = None
     requests: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    refusals: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def refuse(self, reason: str) -> None:
+        """Somebody was refused, or cut off, to keep a limit."""
+        self.refusals[reason] += 1
 
     def count(self, route: str, status: int, seconds: float) -> None:
         """One request that was answered."""
@@ -50,10 +56,13 @@ def _lines(metrics: Metrics, shelf: PackShelf, catalog: Catalog) -> Iterator[str
         for (route, status), count in sorted(metrics.requests.items())
     ]
     spent = [(f'route="{route}"', value) for route, value in sorted(metrics.seconds.items())]
+    refused = [(f'reason="{reason}"', n) for reason, n in sorted(metrics.refusals.items())]
     yield from _family("http_requests_total", "counter", "Requests answered.", answered)
     yield from _family("http_seconds_total", "counter", "Time spent answering.", spent)
+    yield from _family("refusals_total", "counter", "Refused to keep a limit.", refused)
     plain: tuple[tuple[str, str, str, float], ...] = (
         ("http_in_flight", "gauge", "Requests being answered.", metrics.in_flight),
+        ("http_connections", "gauge", "Connections that are served.", metrics.connections),
         ("sent_bytes_total", "counter", "Bytes of bodies read and sent.", metrics.sent_bytes),
         (
             "refused_files_total",

@@ -7,7 +7,8 @@ What a search may cost is in :class:`server.searching.question.SearchLimits` and
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -20,18 +21,29 @@ from manifests.errors import ConfigError, SyncError
 from manifests.framed import FramedRef
 from manifests.model import Descriptor
 from manifests.query.errors import QueryError
+from server.hosting.addresses import Addresses
 from server.hosting.catalog import CatalogWatch
 from server.hosting.handlers import DAY, REVALIDATE
+from server.hosting.lanes import LaneFullError, Lanes
+from server.hosting.metrics import Metrics
 from server.hosting.parameters import ParameterError, SearchParameters
 from server.hosting.ranges import Representation, failed_condition
 from server.hosting.searchpage import PAGE_POLICY, PageParameters, search_page
 from server.searching.pool import SearchPool
-from server.searching.question import Found, Question, Reason, SearchRefusedError
+from server.searching.question import (
+    Found,
+    Question,
+    Reason,
+    SearchLimits,
+    SearchRefusedError,
+)
 
 # A query ends within seconds; who asks again sooner only waits.
 _RETRY_AFTER_S: Final = 2
+_COME_AGAIN: Final = (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS)
 _STATUSES: Final[Mapping[Reason, HTTPStatus]] = {
     Reason.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
+    Reason.ADDRESS: HTTPStatus.TOO_MANY_REQUESTS,
     Reason.ENDED: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.GIVEN_UP: HTTPStatus.SERVICE_UNAVAILABLE,
     Reason.TIME: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -60,6 +72,9 @@ class SearchHandlers:
     repo: Path
     watch: CatalogWatch
     pool: SearchPool
+    addresses: Addresses
+    lanes: Lanes
+    metrics: Metrics
     warn: Callable[[str], None]
 
     def routes(self) -> list[web.RouteDef]:
@@ -85,10 +100,13 @@ class SearchHandlers:
             # What is asked about an answer that is known needs no search.
             if (status := failed_condition(request.headers, shown)) is not None:
                 return web.Response(status=status, headers=headers)
-            found = await self._find(asked, searched)
+            async with self._turn(request):
+                found = await self._find(asked, searched)
+                response = _json(HTTPStatus.OK, _answer(asked, searched.release, found), headers)
+                # Who does not take his answer has no other one made.
+                return await _sent(request, response)
         except SyncError as error:
             return self._refusal(request, error)
-        return _json(HTTPStatus.OK, _answer(asked, searched.release, found), headers)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """A form, and the posts that it found."""
@@ -99,7 +117,8 @@ class SearchHandlers:
             searched = await self._searchable(asked.release)
             release = searched.release
             if asked.q is not None:
-                found = await self._find(asked.search(), searched)
+                async with self._turn(request):
+                    found = await self._find(asked.search(), searched)
         except SyncError as problem:
             error = problem
         status = HTTPStatus.OK if error is None else self._status(request, error)
@@ -113,6 +132,20 @@ class SearchHandlers:
                 **_retry_after(status),
             },
         )
+
+    @asynccontextmanager
+    async def _turn(self, request: web.Request) -> AsyncIterator[None]:
+        """The turn of an address to search; SearchRefusedError if it asks for too much."""
+        try:
+            async with self.lanes.enter(self.addresses.of(request)):
+                yield
+        except LaneFullError:
+            self.metrics.refuse("searches")
+            raise SearchRefusedError(
+                Reason.ADDRESS,
+                "too many searches of your address at once",
+                hint="Ask one after another.",
+            ) from None
 
     async def _searchable(self, name: str) -> Searchable:
         """A release by its name, the newest if it is empty; NothingToSearchError."""
@@ -166,6 +199,21 @@ class SearchHandlers:
         return status
 
 
+def lanes_of(limits: SearchLimits) -> Lanes:
+    """The lanes in which addresses wait for their turn to search."""
+    return Lanes(
+        at_once=limits.address_at_once, waiting=limits.address_waiting, wait_s=limits.wait_s
+    )
+
+
+async def _sent(request: web.Request, response: web.Response) -> web.Response:
+    """An answer that its client has taken, but for what a socket holds."""
+    with suppress(ConnectionError):
+        await response.prepare(request)
+        await response.write_eof()
+    return response
+
+
 def _with_index(digest: str, release: Descriptor) -> Searchable:
     if release.tag_index is None:
         raise NothingToSearchError(
@@ -179,8 +227,7 @@ def _is_host_trouble(error: SyncError) -> bool:
 
 
 def _retry_after(status: HTTPStatus) -> dict[str, str]:
-    unavailable = status is HTTPStatus.SERVICE_UNAVAILABLE
-    return {"Retry-After": str(_RETRY_AFTER_S)} if unavailable else {}
+    return {"Retry-After": str(_RETRY_AFTER_S)} if status in _COME_AGAIN else {}
 
 
 def _answer(asked: SearchParameters, release: Descriptor, found: Found) -> dict[str, Any]:

@@ -23,6 +23,9 @@ class SearchLimits:
     ``workers`` processes search, one query each at a time.  ``waiting`` more queries may wait for
     one, ``wait_s`` at most; what is asked beyond that is to come again later.
 
+    Of one address ``address_at_once`` are answered at a time, and ``address_waiting`` wait for
+    their turn: with two workers, whoever asks for much leaves one to the others.
+
     A query may take ``time_s``: a worker asks its clock between steps, most of which are shorter
     than a sort of five million posts (1 to 4 s).  One that has not stopped after ``grace_s`` more
     is killed.
@@ -36,6 +39,8 @@ class SearchLimits:
     workers: int = 2
     waiting: int = 64
     wait_s: float = 10.0
+    address_at_once: int = 1
+    address_waiting: int = 8
     time_s: float = 10.0
     grace_s: float = 5.0
     memory_bytes: int = 2 * _GIB
@@ -78,6 +83,7 @@ class Reason(Enum):
     """Why a search has no answer, if it is neither the query's fault nor the repository's."""
 
     BUSY = "busy"
+    ADDRESS = "address"
     TIME = "time"
     MEMORY = "memory"
     PARAMETER = "parameter"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
@@ -19,12 +19,17 @@ from manifests.torrents.announce import (
     State,
 )
 from manifests.torrents.bencode import Value, encode
+from server.hosting.addresses import Addresses
 from server.hosting.catalog import Catalog, CatalogWatch
+from server.hosting.lanes import LaneFullError, Lanes
+from server.hosting.metrics import Metrics
 from server.tracking.queries import read_announce, read_scrape
 from server.tracking.swarms import NOBODY, Event, Found, RefusedError, Swarms
 
 # Hashes of a batch between two turns of the event loop: some milliseconds.
 _TURN: Final = 200
+# A body of 512 KiB comes within it at 26 KB a second.
+BODY_S: Final = 20.0
 # Without it a client takes a refusal for the answer of a host that has no tracker.
 _LATER: Final = {"Retry-After": "60"}
 _PLAIN: Final = {"Content-Type": "text/plain", "Cache-Control": "no-store"}
@@ -38,15 +43,18 @@ _EVENTS: Final = {
 class Tracker:
     """The tracker of one repository: it knows the repository's torrents and no others.
 
-    ``proxies`` are addresses whose X-Forwarded-For is believed.
+    Where it refuses to keep a limit, ``metrics`` counts it.
     """
 
     def __init__(
-        self, watch: CatalogWatch, swarms: Swarms, proxies: frozenset[str] = frozenset()
+        self, watch: CatalogWatch, swarms: Swarms, addresses: Addresses, metrics: Metrics
     ) -> None:
         self._watch = watch
         self.swarms = swarms
-        self._proxies = proxies
+        self._addresses = addresses
+        self._metrics = metrics
+        # The documents of a batch are large: an address has few of them at once.
+        self._lanes = Lanes(at_once=swarms.limits.address_batches)
         self._known_of: Catalog | None = None
         self._known: frozenset[bytes] = frozenset()
 
@@ -65,18 +73,17 @@ class Tracker:
             self._known_of, self._known = catalog, frozenset(_hashes(catalog))
         return self._known
 
-    def _address(self, request: web.Request) -> bytes:
-        """Where the peer is, by its connection alone; IPv4 also where it came mapped into IPv6."""
-        text = request.remote or ""
-        if text in self._proxies and (given := request.headers.getall("X-Forwarded-For", [])):
-            # Some proxies add a line of their own to those of the client.
-            text = given[-1].rpartition(",")[2].strip()
+    def _charged(self, request: web.Request, hashes: int) -> bytes:
+        """Where the peer is, which has paid for so many hashes; RefusedError."""
+        address = self._addresses.of(request)
+        if address is None:
+            raise RefusedError("no address")
         try:
-            address = ipaddress.ip_address(text.partition("%")[0])
-        except ValueError:
-            raise RefusedError("no address") from None
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return (mapped or address).packed
+            self.swarms.charge(address, hashes)
+        except RefusedError:
+            self._metrics.refuse("announces")
+            raise
+        return address
 
     async def announce(self, request: web.Request) -> web.StreamResponse:
         """One torrent of one peer."""
@@ -84,8 +91,7 @@ class Tracker:
         try:
             asked = read_announce(request.rel_url.raw_query_string)
             _require_known(asked.info_hash, known)
-            address = self._address(request)
-            self.swarms.charge(address, 1)
+            address = self._charged(request, 1)
             found = self.swarms.announce(
                 asked.info_hash,
                 address,
@@ -114,7 +120,7 @@ class Tracker:
         known = await self.known()
         try:
             hashes = read_scrape(request.rel_url.raw_query_string)
-            self.swarms.charge(self._address(request), len(hashes))
+            self._charged(request, len(hashes))
         except RefusedError as error:
             return _refusal(error)
         files: dict[bytes, Value] = {}
@@ -131,13 +137,19 @@ class Tracker:
 
     async def batch(self, request: web.Request) -> web.StreamResponse:
         """Many torrents of one peer."""
-        known = await self.known()
-        if (request.content_length or 0) > MAX_ANNOUNCEMENT_BYTES:
-            raise web.HTTPRequestEntityTooLarge(MAX_ANNOUNCEMENT_BYTES, 0)
         try:
-            asked = Announcement.decode(await request.read())
-            address = self._address(request)
-            self.swarms.charge(address, max(1, len(asked.hashes)))
+            async with self._lanes.enter(self._addresses.of(request)):
+                return await self._batch(request)
+        except LaneFullError:
+            self._metrics.refuse("batches")
+            text = "too many announces of your address at once\n"
+            return web.Response(status=HTTPStatus.TOO_MANY_REQUESTS, text=text, headers=_LATER)
+
+    async def _batch(self, request: web.Request) -> web.StreamResponse:
+        known = await self.known()
+        try:
+            asked = Announcement.decode(await self._body(request))
+            address = self._charged(request, max(1, len(asked.hashes)))
         except ManifestError as error:
             return web.Response(status=HTTPStatus.BAD_REQUEST, text=f"{error}\n")
         except RefusedError as error:
@@ -161,7 +173,23 @@ class Tracker:
             peers6=[item.peers6 for item in found],
             waiting=[item.downloaders > 0 for item in found],
         )
-        return web.Response(body=answer.encode(), content_type="application/msgpack")
+        response = web.Response(body=answer.encode(), content_type="application/msgpack")
+        # Who does not take his answer has no other one made.
+        with suppress(ConnectionError):
+            await response.prepare(request)
+            await response.write_eof()
+        return response
+
+    async def _body(self, request: web.Request) -> bytes:
+        """What is posted, if it comes in time and is not too long."""
+        if (request.content_length or 0) > MAX_ANNOUNCEMENT_BYTES:
+            raise web.HTTPRequestEntityTooLarge(MAX_ANNOUNCEMENT_BYTES, 0)
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await request.read()
+        except TimeoutError:
+            self._metrics.refuse("body_time")
+            raise web.HTTPRequestTimeout from None
 
     def _one(
         self, info_hash: bytes, state: State, address: bytes, port: int, numwant: int

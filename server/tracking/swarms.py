@@ -1,7 +1,7 @@
 """Who has announced which torrent, in bounded memory; pure but for the clock that it is given.
 
 A peer is the address it was heard from and the port it names: one entry a swarm.  An entry is a
-key and a number, about 300 bytes, and a queue in the order of expiry finds the old ones without a
+key and a number, about 400 bytes, and a queue in the order of expiry finds the old ones without a
 look at the others.  The two hashes of a hybrid are two swarms (BEP 52), which are never merged.
 """
 
@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from server.hosting.addresses import network_of
 
 IPV4_BYTES = 4
 _SEED, _PAUSED = 1, 2
@@ -39,12 +41,16 @@ class TrackerLimits:
 
     interval_s: int = 1800
     swarm_peers: int = 5_000
+    # Of one address (the /64 of an IPv6 one), as all limits of addresses.
+    swarm_address_peers: int = 100
     total_peers: int = 500_000
     address_peers: int = 20_000
     # A token bucket an address: hashes at once, and a second.
     burst: int = 20_000
     rate: float = 50.0
     addresses: int = 100_000
+    # Batch announces under way: a request of 512 KiB, an answer of up to 32 MiB.
+    address_batches: int = 4
     numwant: int = 50
     max_numwant: int = 200
 
@@ -54,6 +60,8 @@ class _Swarm:
     """Endpoints with expiry (seconds) and flags in one number; 32 bytes of it are a dict's."""
 
     peers: dict[bytes, int] = field(default_factory=dict)
+    # How many are of each network.
+    networks: dict[bytes, int] = field(default_factory=dict)
     seeds: int = 0
     # Partial seeds (BEP 21): they lack something and do not want it.
     paused: int = 0
@@ -108,7 +116,7 @@ class Swarms:
 
     def charge(self, address: bytes, hashes: int) -> None:
         """Take tokens for an announce of so many hashes; RefusedError if there are too few."""
-        limits, now_s = self.limits, self._clock()
+        limits, now_s, address = self.limits, self._clock(), network_of(address)
         left, counted_s = self._tokens.pop(address, (float(limits.burst), now_s))
         left = min(limits.burst, left + (now_s - counted_s) * limits.rate)
         if left < hashes:
@@ -174,23 +182,27 @@ class Swarms:
         swarm = self._swarms.get(info_hash)
         older = None if swarm is None else swarm.peers.get(endpoint)
         if swarm is None or older is None:
-            self._require_room(swarm, endpoint[:-2])
+            network = network_of(endpoint[:-2])
+            self._require_room(swarm, network)
             swarm = self._swarms.setdefault(info_hash, _Swarm())
             self.peers += 1
-            self._by_address[endpoint[:-2]] = self._by_address.get(endpoint[:-2], 0) + 1
+            _add(self._by_address, network)
+            _add(swarm.networks, network)
             self._expiries.append((expires_s, info_hash, endpoint))
         swarm.count(flags, 1)
         swarm.count(older or 0, -1)
         swarm.peers[endpoint] = expires_s * _FLAGS + flags
         return older
 
-    def _require_room(self, swarm: _Swarm | None, address: bytes) -> None:
+    def _require_room(self, swarm: _Swarm | None, network: bytes) -> None:
         limits = self.limits
         if self.peers >= limits.total_peers:
             raise RefusedError("this tracker is full, try again later")
         if swarm is not None and len(swarm.peers) >= limits.swarm_peers:
             raise RefusedError("this swarm is full, try again later")
-        if self._by_address.get(address, 0) >= limits.address_peers:
+        if swarm is not None and swarm.networks.get(network, 0) >= limits.swarm_address_peers:
+            raise RefusedError("too many peers of this address in this swarm")
+        if self._by_address.get(network, 0) >= limits.address_peers:
             raise RefusedError("too many torrents from this address")
 
     def _drop(self, info_hash: bytes, endpoint: bytes) -> None:
@@ -203,10 +215,9 @@ class Swarms:
         swarm.count(value, -1)
         if not swarm.peers and not swarm.downloaded:
             del self._swarms[info_hash]
-        address = endpoint[:-2]
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        network = network_of(endpoint[:-2])
+        _take(self._by_address, network)
+        _take(swarm.networks, network)
 
     def _found(self, swarm: _Swarm, asker: bytes, count: int, *, everybody: bool) -> Found:
         if count and everybody:
@@ -229,3 +240,13 @@ class Swarms:
             downloaders=len(swarm.peers) - swarm.seeds - swarm.paused,
             downloaded=swarm.downloaded,
         )
+
+
+def _add(counts: dict[bytes, int], network: bytes) -> None:
+    counts[network] = counts.get(network, 0) + 1
+
+
+def _take(counts: dict[bytes, int], network: bytes) -> None:
+    counts[network] -= 1
+    if not counts[network]:
+        del counts[network]

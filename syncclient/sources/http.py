@@ -44,7 +44,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _OK = HTTPStatus.OK
 _PARTIAL = HTTPStatus.PARTIAL_CONTENT
 # What hosts answer that do not do (so many) ranges.
-_RANGE_REFUSALS = {200, 400, 416}
+_RANGE_REFUSALS = {200, 400, 416, 431}
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 Span = tuple[int, int]

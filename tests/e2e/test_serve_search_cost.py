@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import itertools
 import json
 import os
 import select
@@ -26,7 +27,8 @@ from tests.support.searchable import POSTS, make_searchable, search_url
 from tests.support.world import World
 
 CLIENTS = 200
-ONE_WORKER = SearchLimits(workers=1)
+# All ask from one address.
+ONE_WORKER = SearchLimits(workers=1, address_at_once=8)
 _WORKER = b"server.searching.worker"
 
 
@@ -93,27 +95,30 @@ class Application:
         return worker
 
 
+def from_address(host: Host, address: str) -> aiohttp.ClientSession:
+    """Many connections from an address of loopback, of which Linux has a whole network."""
+    connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
+    return aiohttp.ClientSession(host.url, connector=connector)
+
+
 async def test_many_ask_at_once(host: Host) -> None:
     """Each is answered, or told to come again."""
     expected = [sum(n % 97 == rest for n in range(1, POSTS + 1)) for rest in range(97)]
 
-    async def client(session: aiohttp.ClientSession, number: int) -> None:
+    async def client(number: int) -> None:
         path = search_url(q=f"tag_{number % 97} order:score", limit=5)
-        while True:
-            async with session.get(path) as found:
-                answer = await found.json()
-            if found.status == 200:
-                assert answer["count"] == expected[number % 97]
-                return
-            assert (found.status, answer["error"]) == (503, "busy")
-            assert found.headers["Retry-After"] == "2"
+        async with from_address(host, f"127.0.1.{number}") as session:
+            while True:
+                async with session.get(path) as found:
+                    answer = await found.json()
+                if found.status == 200:
+                    assert answer["count"] == expected[number % 97]
+                    return
+                assert (found.status, answer["error"]) == (503, "busy")
+                assert found.headers["Retry-After"] == "2"
 
-    connector = aiohttp.TCPConnector(limit=0)
-    async with (
-        asyncio.timeout(TIMEOUT_S),
-        aiohttp.ClientSession(host.url, connector=connector) as session,
-    ):
-        await asyncio.gather(*(client(session, number) for number in range(CLIENTS)))
+    async with asyncio.timeout(TIMEOUT_S):
+        await asyncio.gather(*(client(number) for number in range(CLIENTS)))
     assert len(workers_of(host.process.pid)) == SearchLimits().workers
 
 
@@ -159,6 +164,36 @@ async def test_beyond_the_queue_one_is_to_come_again(world: World) -> None:
         for told in answers:
             if told.status == 503:
                 assert (told.fields["error"], told.retry_after) == ("busy", "2")
+
+
+async def test_an_address_that_asks_for_much_waits_for_itself(host: Host) -> None:
+    """Of its searches one is answered at a time, some wait, and nobody else is held up."""
+    limits, path = SearchLimits(), search_url(q="order:score", limit=5)
+    assert host.get(path).status == 200
+    (worker,) = workers_of(host.process.pid)
+    os.kill(worker, signal.SIGSTOP)
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        from_address(host, "127.0.2.1") as greedy,
+        from_address(host, "127.0.2.2") as modest,
+    ):
+        asked = [asyncio.create_task(searched(greedy, path)) for _ in range(20)]
+        refused = len(asked) - limits.address_at_once - limits.address_waiting
+        for finished in itertools.islice(asyncio.as_completed(asked), refused):
+            assert await finished == (429, "address", "2")
+        assert (await searched(modest, path))[0] == 200
+        os.kill(worker, signal.SIGCONT)
+        statuses = [status for status, *_ in await asyncio.gather(*asked)]
+    assert statuses.count(200) == len(asked) - refused
+    metrics = host.get("/metrics").body.decode()
+    assert f'bucketsync_refusals_total{{reason="searches"}} {refused}\n' in metrics
+
+
+async def searched(session: aiohttp.ClientSession, path: str) -> tuple[int, str, str]:
+    """Status, sort of error and Retry-After of an answer."""
+    async with session.get(path) as found:
+        answer = await found.json()
+        return found.status, answer.get("error", ""), found.headers.get("Retry-After", "")
 
 
 async def test_who_waits_too_long_is_to_come_again(world: World) -> None:

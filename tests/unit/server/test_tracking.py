@@ -95,7 +95,9 @@ def test_answers_are_sampled(clock: Clock) -> None:
     assert tracker.announce(HASH, TWO, 1, left=True, numwant=0).peers == b""
 
 
-@pytest.mark.parametrize("limit", ["swarm_peers", "total_peers", "address_peers"])
+@pytest.mark.parametrize(
+    "limit", ["swarm_peers", "swarm_address_peers", "total_peers", "address_peers"]
+)
 def test_there_is_an_end_to_everything(clock: Clock, limit: str) -> None:
     tracker = swarms(clock, **{limit: 5})
     for port in range(1, 6):
@@ -106,6 +108,19 @@ def test_there_is_an_end_to_everything(clock: Clock, limit: str) -> None:
     tracker.announce(HASH, ONE, 5, left=True, event=Event.STOPPED)
     tracker.announce(HASH, ONE, 6, left=True)
     assert tracker.peers == 5
+
+
+def test_an_address_cannot_fill_a_swarm(clock: Clock) -> None:
+    tracker = swarms(clock, swarm_address_peers=3)
+    six = [bytes(15) + bytes([number]) for number in range(4)]
+    for address in six[:3]:
+        tracker.announce(HASH, address, 1, left=True)
+    with pytest.raises(RefusedError):
+        tracker.announce(HASH, six[3], 1, left=True)
+    tracker.announce(b"x" * 20, six[3], 1, left=True)
+    tracker.announce(HASH, ONE, 1, left=True)
+    tracker.announce(HASH, six[0], 1, left=True, event=Event.STOPPED)
+    tracker.announce(HASH, six[3], 1, left=True)
 
 
 def test_an_address_pays_for_its_announces(clock: Clock) -> None:
