@@ -98,8 +98,7 @@ def test_the_reference_has_every_limit() -> None:
         f"| ids of an answer | {MAX_IDS:,} |",
         f"| queries at once | {limits.workers} |",
         f"| queries of one address at once | {limits.address_at_once} |",
-        f"| queries of one address that wait for that | {limits.address_waiting}, "
-        f"for {limits.wait_s:g} s |",
+        f"| queries of one address that wait for that | {limits.address_waiting}, for 10 s |",
         f"| queries that wait for these | {limits.waiting}, for {limits.wait_s:g} s |",
         f"| time of a query | {limits.time_s:g} s |",
         f"| until one that does not stop is killed | {limits.grace_s:g} s more |",
