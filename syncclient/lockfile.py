@@ -12,7 +12,6 @@ below; signatures that have expired since, or a publisher who is gone, change no
 from __future__ import annotations
 
 import hashlib
-import os
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from manifests.digest import Digest
 from manifests.errors import ConfigError, ManifestError, StoreError
 from manifests.model import MAX_DESCRIPTOR_BYTES, Descriptor
 from manifests.paths import check_name, check_variant
+from syncclient.documents import replace_durably
 from syncclient.release import ReleaseView
 
 _FORMAT: Final = 1
@@ -108,17 +108,16 @@ def write_lock(path: Path, view: ReleaseView, root: str) -> tuple[Lock, Digest]:
         files=Digest(hasher.digest()),
         ids=np.unique(np.frombuffer(ids, np.uint32)),
     )
-    whole, temporary = blake3.blake3(), path.with_name(path.name + ".new")
+    whole = blake3.blake3()
+
+    def lines() -> Iterator[bytes]:
+        for line in chain([lock.head()], file_lines(view)):
+            whole.update(line)
+            yield line
+
     try:
-        with temporary.open("wb") as file:
-            for line in chain([lock.head()], file_lines(view)):
-                whole.update(line)
-                file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_durably(path, lines())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         message = f"{path}: {error.strerror or error}"
         raise StoreError(message) from error
     return lock, Digest(whole.digest())

@@ -17,7 +17,6 @@ All functions block; an asyncio program calls them in a thread.  A folder serves
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +46,7 @@ from manifests.errors import ConfigError, ManifestError, StoreError, TransferErr
 from manifests.model import MAX_DESCRIPTOR_BYTES
 from manifests.notices import NOTICES_NAME
 from manifests.paths import check_name
+from syncclient.documents import replace_durably
 
 METADATA_PATH: Final = "tuf/metadata"
 TARGETS_PATH: Final = "tuf/targets"
@@ -163,7 +163,7 @@ class TrustStore:
             raise _other_root(self.folder, fingerprint_of(pinned), fingerprint)
         try:
             _verified_root(data, None)
-            _write(self._pinned, data)
+            replace_durably(self._pinned, [data])
         except RepositoryError as error:
             raise _refused(f"the root {fingerprint}", error) from error
         except OSError as error:
@@ -314,13 +314,22 @@ def fetch_target(target: ReleaseTarget, fetch: Fetch, max_bytes: int) -> bytes:
     return data
 
 
+class _DurableUpdater(Updater):
+    """python-tuf's own writing is not synced: a crash of the machine left documents of zeros."""
+
+    def _persist_file(self, filename: str, data: bytes) -> None:
+        replace_durably(Path(filename), [data])
+
+
 @contextmanager
 def open_updater(trust: TrustStore, fetch: Fetch) -> Iterator[Updater]:
     """A python-tuf Updater that starts at the pinned root; what it raises is translated."""
     pinned, fetcher = trust.require_root(), CallbackFetcher(fetch)
     url = BASE_URL + METADATA_PATH
     try:
-        yield Updater(str(trust.folder), url, fetcher=fetcher, config=_LIMITS, bootstrap=pinned)
+        yield _DurableUpdater(
+            str(trust.folder), url, fetcher=fetcher, config=_LIMITS, bootstrap=pinned
+        )
     except ExpiredMetadataError as error:
         raise _expired(trust, fetcher.received) from error
     except (RepositoryError, DownloadLengthMismatchError) as error:
@@ -423,16 +432,6 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise _storage_error(path, error) from error
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 # What python-tuf refuses, in words, and what to do; the first that fits is taken.
