@@ -86,7 +86,8 @@ def survey_assets(
             survey.changed.append((asset, found.stat))
         else:
             survey.foreign.append(asset)
-        if not found.recorded and found.digest in ours:
+        record = records.get(asset.path.text)
+        if found.digest in ours and (record is None or record.digest != found.digest):
             known = AssetRecord(
                 size_bytes=found.stat.size_bytes, mtime_ns=found.mtime_ns, digest=found.digest
             )
@@ -143,14 +144,17 @@ def _look_in(folder_fd: int, name: str, record: AssetRecord | None) -> Found | N
         return Found(stat=FileStat(0, 0, 0), digest=b"")
     try:
         now, looked_ns = stat_of(fd), time.time_ns()
-        if record and (record.size_bytes, record.mtime_ns) == (now.size_bytes, now.mtime_ns):
+        seen = (now.size_bytes, now.mtime_ns)
+        recorded = record is not None and (record.size_bytes, record.mtime_ns) == seen
+        # One that was found wrong once may have been put right since by a run that was killed.
+        if record is not None and recorded and any(record.digest):
             return Found(stat=now, digest=record.digest, recorded=True)
         try:
             read = hash_open(fd, with_chunks=False)
         except StoreError:
             return Found(stat=now, digest=b"")
         mtime = unsure_if_racy(np.array([read.stat.mtime_ns], np.int64), looked_ns)
-        return Found(stat=read.stat, digest=read.digest, mtime_ns=int(mtime[0]))
+        return Found(stat=read.stat, digest=read.digest, recorded=recorded, mtime_ns=int(mtime[0]))
     finally:
         os.close(fd)
 

@@ -144,6 +144,9 @@ def compare(view: BucketView, listing: Listing, record: Record) -> Comparison:
     )
     known = np.where(holds, known, -1)
     once = _keys(history.ids, history.exts, history.extensions, table)
+    # What was found wrong once may have been put right since by a run that was killed.
+    doubted = known >= 0
+    doubted[doubted] = ~record.digests[known[doubted]].any(axis=1)
     unknown = np.flatnonzero(~holds)
     possible = np.isin(_mix(listed[unknown], listing.sizes[unknown]), _mix(once, history.sizes))
     return Comparison(
@@ -152,7 +155,7 @@ def compare(view: BucketView, listing: Listing, record: Record) -> Comparison:
         record=record,
         wanted_at=_find(_keys(wanted.ids, wanted.exts, wanted.extensions, table), listed),
         known=known,
-        unread=unknown[possible],
+        unread=np.union1d(unknown[possible], np.flatnonzero(doubted)),
     )
 
 
@@ -177,8 +180,11 @@ def settle(
     for row, digest in digests.items():
         found[row] = np.frombuffer(digest, np.uint8)
         hashed[row] = True
-    ours = known.copy()
-    ours[hashed] = _in_history(view.history, listing, np.flatnonzero(hashed), found)
+    once = np.zeros(len(listing), np.bool_)
+    once[hashed] = _in_history(view.history, listing, np.flatnonzero(hashed), found)
+    ours = known | once
+    # Damage stays in doubt: what mends it next may have the very size and time of it.
+    found[hashed & ~once] = 0
     at = comparison.wanted_at
     there = at >= 0
     right = there.copy()

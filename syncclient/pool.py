@@ -105,14 +105,20 @@ def list_task(task: FolderTask) -> Listing:
     try:
         return list_bucket(*task)
     except OSError as error:
-        message = f"{Path(task[0], *task[1])}: {error.strerror}"
-        raise StoreError(
-            message, hint="A folder that cannot be listed is never read as empty."
-        ) from error
+        raise unlistable(*task, error) from error
+
+
+def unlistable(root: str, parts: tuple[str, ...], error: OSError) -> StoreError:
+    """What to tell about a folder that the system does not list; nothing is deduced from it."""
+    message = f"{Path(root, *parts)}: {error.strerror}"
+    return StoreError(message, hint="A folder that cannot be listed is never read as empty.")
 
 
 def hash_task(task: HashTask) -> list[bytes | None]:
-    """Digests of some files of one folder; None for one that cannot be read or is changing."""
+    """Digests of some files of one folder; None for one that cannot be read or is changing.
+
+    StoreError for a folder that cannot be opened, but for one that does not exist.
+    """
     root, parts, names = task
     try:
         root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -122,6 +128,8 @@ def hash_task(task: HashTask) -> list[bytes | None]:
             os.close(root_fd)
     except FileNotFoundError:
         return [None] * len(names)
+    except OSError as error:
+        raise unlistable(root, parts, error) from error
     try:
         return [_digest(name, folder) for name in names]
     finally:

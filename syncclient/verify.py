@@ -22,7 +22,7 @@ from manifests.model import Asset
 from manifests.paths import SafePath
 from syncclient.events import Listener, Phase, Progress
 from syncclient.places import Places
-from syncclient.pool import Pool, hash_task
+from syncclient.pool import Pool, hash_task, unlistable
 from syncclient.release import ReleaseView
 from syncclient.rowfiles import RowFile, RowFiles
 from syncclient.state import State
@@ -181,11 +181,14 @@ class Verifier:
             return frozenset(item.name for item in Path(root, *folder).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return frozenset()
+        except OSError as error:
+            raise unlistable(root, folder, error) from error
 
     def _finish(self, task: _Task, result: Verification) -> None:
         found = [digest for future in task.futures for digest in future.result()]
         expected, names = task.entries.digests, task.entries.names()
         wrong: list[tuple[int, str]] = []
+        missing = result.missing
         for row, (digest, name) in enumerate(zip(found, names, strict=True)):
             if digest == expected[row].tobytes():
                 result.checked_bytes += int(task.entries.sizes[row])
@@ -198,16 +201,17 @@ class Verifier:
             else:
                 result.note(self._path(task, name), "missing")
         result.checked += len(found)
-        self._remember(task, wrong)
+        self._remember(task, wrong, clean=not wrong and result.missing == missing)
         self.listen(Progress(files=result.checked, bytes=result.checked_bytes))
 
     def _path(self, task: _Task, name: str) -> str:
         return f"{task.variant}/{self.places.layout.bucket_name(task.bucket)}/{name}"
 
-    def _remember(self, task: _Task, wrong: list[tuple[int, str]]) -> None:
+    def _remember(self, task: _Task, wrong: list[tuple[int, str]], *, clean: bool) -> None:
+        """Doubt what is wrong; a bucket that was right need not be read by a resumed round."""
         if wrong:
             self.state.doubt(task.variant, task.bucket, wrong)
-        if self.sample >= 1:
+        if self.sample >= 1 and clean:
             self.state.mark_verified(task.variant, task.bucket)
 
     def _singles(self, assets: list[Asset], rows: list[RowFile]) -> list[_Single]:

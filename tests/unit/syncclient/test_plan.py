@@ -73,10 +73,17 @@ def test_the_bytes_of_another_path_are_the_users() -> None:
 
 
 def test_damage_under_an_unchanged_time_is_ours_to_repair() -> None:
+    there = {"1.jpg": There(data=USERS)}
+    plan = plan_of(to_view({"1.jpg": NEW}), there, forged(to_record(there), "1.jpg"))
+    assert (plan.change, plan.read) == ({"1.jpg"}, {"1.jpg"})
+    assert plan.raw.replaces(0) is not None
+    assert not plan.raw.digests.any()
+
+
+def test_damage_that_was_mended_since_is_right() -> None:
     there = {"1.jpg": There(data=NEW)}
     plan = plan_of(to_view({"1.jpg": NEW}), there, forged(to_record(there), "1.jpg"))
-    assert plan.change == {"1.jpg"}
-    assert plan.raw.replaces(0) is not None
+    assert (plan.keep, plan.read) == ({"1.jpg"}, {"1.jpg"})
 
 
 def test_what_a_release_dropped_is_removed_if_it_is_ours() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from syncclient.state import State
 from syncclient.verify import _slices
 from tests.support.client import Run, bucketsync, contents, trashed
 from tests.support.rawhost import raw_host
@@ -126,6 +127,22 @@ def test_a_repair_that_finds_no_host_leaves_the_damage_told(tree: Path) -> None:
     assert verify(tree).code == 4
 
 
+def test_damage_that_was_mended_unnoticed_is_not_fetched_again(
+    tree: Path, publisher: Publisher
+) -> None:
+    """A repair that is killed has placed files of which the state says that they are damaged."""
+    for path in (file_of(tree, 7), tree / "README"):
+        flip_bit(path)
+    assert verify(tree).code == 4
+    for path in (file_of(tree, 7), tree / "README"):
+        flip_bit(path)
+    with raw_host(publisher.repo) as host:
+        done = bucketsync("upgrade", tree, "--mirror", host.url)
+        assert (done.code, done["files_changed"], done["files_aside"]) == (0, 0, 0)
+        assert host.asked("packs/") == host.asked("files/") == host.asked("objects/") == []
+    assert bucketsync("status", tree, "--offline").code == 0
+
+
 def test_a_sample_reads_a_share(tree: Path) -> None:
     done = verify(tree, "--sample", "30%")
     assert done.code == 0
@@ -151,6 +168,20 @@ def test_a_round_that_was_cut_short_goes_on(tree: Path) -> None:
     assert (done.code, done["finished"]) == (0, True)
     assert done["files_checked"] >= 101 - checked
     assert verify(tree)["files_checked"] == 101
+
+
+def test_a_resumed_round_reads_again_what_was_not_right(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a round that was cut short: what it noted is still there."""
+    monkeypatch.setattr(State, "forget_verified", lambda _: None)
+    flip_bit(file_of(tree, 7))
+    file_of(tree, 8).unlink()
+    assert verify(tree).code == 4
+    done = verify(tree, "--resume")
+    assert done.code == 4
+    assert (done["files_damaged"], done["files_missing"]) == (1, 1)
+    assert done["files_checked"] == 21
 
 
 def test_a_resumed_round_leaves_out_what_was_read(tree: Path) -> None:
