@@ -21,6 +21,8 @@ import zstandard
 
 from manifests.errors import StoreError
 
+# What SQLite says of a file that is damaged or no database at all; a full disk is neither.
+_UNREADABLE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _VERSION: Final = 1
 _FAST: Final = 1
 _SCHEMA: Final = """
@@ -68,6 +70,11 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.executescript(_LATER_SCHEMA)
 
 
+def _is_unreadable(error: sqlite3.Error) -> bool:
+    """Whether the file itself is no good; our own error, without a code, is about its version."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_FORMAT) & 0xFF in _UNREADABLE
+
+
 class Memory:
     """The open record of one repository; belongs to the run that holds the publisher's lock."""
 
@@ -76,7 +83,9 @@ class Memory:
         self._path = path
         try:
             self._db = self._open()
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
+            if not _is_unreadable(error):
+                raise self._refused(error) from error
             warn(f"{path} cannot be read ({error}): every file will be hashed again")
             for suffix in ("", "-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -89,10 +98,16 @@ class Memory:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             _prepare(db)
-        except sqlite3.DatabaseError:
+        except sqlite3.Error:
             db.close()
             raise
         return db
+
+    def _refused(self, error: sqlite3.Error) -> StoreError:
+        hint = "It is a cache: delete it and publish again."
+        if not _is_unreadable(error):
+            hint = "Make room there and publish again; what was hashed is kept."
+        return StoreError(f"{self._path}: {error}", hint=hint)
 
     def close(self) -> None:
         """Close the file."""
@@ -183,9 +198,7 @@ class Memory:
         try:
             return self._db.execute(query, values)
         except sqlite3.Error as error:
-            raise StoreError(
-                f"{self._path}: {error}", hint="It is a cache: delete it and publish again."
-            ) from error
+            raise self._refused(error) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
