@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +22,8 @@ from syncclient.sources.http import Span
 
 # One range of a request: large enough for few round trips, small enough to lose little.
 _REQUEST_BYTES = 4 * 2**20
+# What is looked at for a hole when a file is copied.
+_PIECE_BYTES = 64 * 1024
 # Two missing frames closer than this are fetched with what lies between.
 _JOIN_BYTES = 2048
 
@@ -90,11 +93,13 @@ class CachedObject:
     def _make(self) -> None:
         """Make the sparse file, or give one that was cut its length back."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
+        if self._path.exists() and self._path.stat().st_nlink > 1:
+            _part_from_others(self._path)
+        with open(self._path, "ab", opener=_open_own) as file:
             file.truncate(self._size_bytes)
 
     def _put(self, pieces: Iterable[tuple[int, memoryview]]) -> None:
-        with self._path.open("r+b") as file:
+        with open(self._path, "r+b", opener=_open_own) as file:
             for start, piece in pieces:
                 file.seek(start)
                 file.write(piece)
@@ -104,3 +109,21 @@ class CachedObject:
         if self._map is not None:
             self._map.close()
             self._map = None
+
+
+def _part_from_others(path: Path) -> None:
+    """Make a file that has other names (another tree shares it) one of its own; holes stay."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with path.open("rb") as old, temporary.open("xb") as new:
+        while piece := old.read(_PIECE_BYTES):
+            if any(piece):
+                new.write(piece)
+            else:
+                new.seek(len(piece), os.SEEK_CUR)
+    temporary.replace(path)
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Open for writing, but not through a link."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

@@ -26,7 +26,13 @@ from manifests.errors import (
 )
 from manifests.model import MAX_DESCRIPTOR_BYTES, Descriptor
 from manifests.notices import MAX_NOTICES_BYTES, Notices
-from syncclient.config import Transport, TreeConfig, private_folder, save_tree_config
+from syncclient.config import (
+    Transport,
+    TreeConfig,
+    load_tree_config,
+    private_folder,
+    save_tree_config,
+)
 from syncclient.documents import write_durably
 from syncclient.events import Listener, Notice, Phase
 from syncclient.hosts import Hosts
@@ -92,6 +98,27 @@ def folders_of(tree: Path, state_dir: Path | None) -> Folders:
     return Folders(private=private, records=state_dir / f"{tree.resolve().name}-{name}")
 
 
+def refuse_links(tree: Path) -> None:
+    """StoreError if a link stands for a folder or file of the client's own.
+
+    What is written there goes by path, so a link would lead out of the tree.
+    """
+    private = private_folder(tree)
+    try:
+        found = [private] if private.is_symlink() else list(private.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        message = f"{private}: {error.strerror}"
+        raise StoreError(message) from error
+    for path in found:
+        if path.is_symlink():
+            message = f"{path} is a symbolic link, and bucketsync writes through none"
+            raise StoreError(
+                message, hint="Take it away. Records may lie elsewhere with --state-dir."
+            )
+
+
 @asynccontextmanager
 async def locked(tree: Path) -> AsyncIterator[None]:
     """Hold the tree's lock; ConfigError (exit 11) while another run does.
@@ -99,12 +126,14 @@ async def locked(tree: Path) -> AsyncIterator[None]:
     The lock saves work; what keeps the tree right is the store.  So a file system without locks is
     no obstacle.
     """
+    refuse_links(tree)
     folder = private_folder(tree)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(folder / "lock", flags, 0o666)
     except OSError as error:
-        message = f"{folder}: {error.strerror}"
+        message = f"{folder / 'lock'}: {error.strerror}"
         raise StoreError(message) from error
     try:
         try:
@@ -177,7 +206,34 @@ class Session:
         """Make new settings the tree's own; with ``dry_run`` for this run only."""
         self.config = config
         if not dry_run:
+            await in_thread(self._mark_disks)
             await save_tree_config(self.tree, config)
+
+    def _mark_disks(self) -> None:
+        """Make the client's own folder in each variant's, which says later that it is the one."""
+        for folder in self.config.variant_dirs.values():
+            try:
+                private_folder(Path(folder)).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                message = f"{folder}: {error.strerror}"
+                raise StoreError(message) from error
+
+    def refuse_missing_disks(self) -> None:
+        """StoreError if a variant's folder has lost what marks it: its disk is not mounted.
+
+        The state alone cannot say so: it may be lost as well, and would have everything fetched
+        again, onto the disk that has the mount point.
+        """
+        try:
+            kept = load_tree_config(self.tree).variant_dirs
+        except ConfigError:
+            return
+        for name, folder in kept.items():
+            if not private_folder(Path(folder)).is_dir():
+                message = f"{folder}, which holds {name}, is not as it was left"
+                raise StoreError(
+                    message, hint="Is the disk mounted? To fetch everything again, add --yes."
+                )
 
     # ----------------------------------------------------------------- trust
 
@@ -391,6 +447,7 @@ async def visit(
 
     What a visit adds to the cache harms no other run: it is checked whenever it is read.
     """
+    refuse_links(tree)
     async with AsyncExitStack() as stack:
         session = Session(tree, config, transport, listen, folders_of(tree, state_dir))
         stack.callback(session.close)

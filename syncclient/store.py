@@ -21,6 +21,7 @@ import errno
 import itertools
 import os
 import shutil
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -159,12 +160,15 @@ class Store:
         """Remove what runs that were killed left behind; for when nothing is missing any more."""
         with _translated(self.root):
             for name in os.listdir(self._staging_fd):  # noqa: PTH208 (an open folder)
-                try:
-                    os.unlink(name, dir_fd=self._staging_fd)
-                except FileNotFoundError:
-                    pass
-                except IsADirectoryError:
-                    shutil.rmtree(name, ignore_errors=True, dir_fd=self._staging_fd)
+                self._clear_name(name)
+
+    def _clear_name(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._staging_fd)
+        except FileNotFoundError:
+            pass
+        except IsADirectoryError:
+            shutil.rmtree(name, ignore_errors=True, dir_fd=self._staging_fd)
 
     def _new_name(self) -> str:
         return f"{os.getpid():x}-{next(self._serial):x}"
@@ -172,11 +176,23 @@ class Store:
     def open_part(self, name: str) -> int:
         """Open (or begin) the staged part of a large file.
 
-        What it holds from an earlier run is not trusted: the caller hashes it again.
+        What it holds from an earlier run is not trusted: the caller hashes it again. What is no
+        file of ours alone (a link, a pipe, another name of a file outside) is taken away.
         """
         with _translated(self.root / STAGING[0] / STAGING[1] / name):
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            return os.open(name, flags, 0o666, dir_fd=self._staging_fd)
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with suppress(FileNotFoundError):
+                try:
+                    fd = os.open(name, flags, dir_fd=self._staging_fd)
+                except OSError as error:
+                    if error.errno not in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
+                        raise
+                else:
+                    if _is_ours_alone(fd):
+                        return fd
+                    os.close(fd)
+                self._clear_name(name)
+            return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=self._staging_fd)
 
     def copy_into(self, fd: int, folder: tuple[str, ...], name: str) -> None:
         """Fill a staged part with the file in the tree, whose good chunks may serve."""
@@ -378,6 +394,15 @@ class Store:
         shown = "/".join((*folder, name))
         return Aside(path=shown, moved_to=str(self.root.joinpath(*parts, new)))
 
+    def put_back(self, trash: tuple[str, ...], folder: tuple[str, ...], name: str) -> bool:
+        """Move a file from a folder of the trash to where it was; False if that is taken."""
+        with _translated(self.root / Path(*folder) / name):
+            try:
+                _rename_noreplace(name, self.folder(trash), name, self.folder(folder))
+            except FileExistsError:
+                return False
+        return True
+
     def remove_expected(self, folder: tuple[str, ...], name: str, expected: FileStat) -> bool:
         """Move what the release dropped to the trash; False if it is not the one expected."""
         with _translated(self.root / Path(*folder) / name):
@@ -385,6 +410,12 @@ class Store:
                 return False
         self.put_aside(folder, name, kind="deleted")
         return True
+
+
+def _is_ours_alone(fd: int) -> bool:
+    """Whether an open file is a regular one with no other name."""
+    info = os.fstat(fd)
+    return stat.S_ISREG(info.st_mode) and info.st_nlink == 1
 
 
 def _stat_at(name: str, dir_fd: int) -> FileStat | None:

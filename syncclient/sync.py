@@ -186,6 +186,8 @@ class Sync:
     async def look(self) -> Survey:
         """Survey the tree.  Reads files only where their content is unknown; changes nothing."""
         session, wish = self._session, self._wish
+        if not wish.refetch:
+            session.refuse_missing_disks()
         surveyor = Surveyor(
             view=self.view,
             places=self.places,

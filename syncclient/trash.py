@@ -11,11 +11,13 @@ import shutil
 import stat
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from manifests.errors import StoreError
-from syncclient.store import TRASH
+from syncclient.store import TRASH, Store
+from syncclient.tree import open_below
 
 _KINDS = ("deleted", "aside")
 
@@ -39,7 +41,7 @@ class Trashed:
 def runs(root: Path, older_than_s: float = 0.0) -> list[Path]:
     """The trash folders of runs that ended at least so many seconds ago, oldest first."""
     trash = root.joinpath(*TRASH)
-    if not trash.is_dir() or trash.is_symlink():
+    if not trash.is_dir() or trash.is_symlink() or trash.parent.is_symlink():
         return []
     limit_s = time.time() - older_than_s
     found = [p for p in trash.iterdir() if p.is_dir() and not p.is_symlink()]
@@ -58,7 +60,8 @@ def listing(roots: Iterable[Path], older_than_s: float = 0.0) -> Iterator[Trashe
     for root in roots:
         for run in runs(root, older_than_s):
             for kind in _KINDS:
-                yield from _files(root, run, kind)
+                if not (run / kind).is_symlink():
+                    yield from _files(root, run, kind)
 
 
 def _files(root: Path, run: Path, kind: str) -> Iterator[Trashed]:
@@ -78,44 +81,55 @@ def _files(root: Path, run: Path, kind: str) -> Iterator[Trashed]:
 
 
 def restore(item: Trashed) -> bool:
-    """Put a file back where it was; False if something stands there now, which is left alone."""
-    target = item.root / item.path
-    try:
-        _safe_parents(item.root, target.parent)
-        os.link(item.location, target, follow_symlinks=False)
-        item.location.unlink()
-    except FileExistsError:
-        return False
-    except OSError as error:
-        message = f"{target}: cannot be restored ({error.strerror})"
-        raise StoreError(message) from error
-    return True
+    """Put a file back where it was; False if something stands there now, which is left alone.
 
-
-def _safe_parents(root: Path, folder: Path) -> None:
-    """Make the folders down to ``folder``; StoreError if one of them is a link."""
-    here = root
-    for part in folder.relative_to(root).parts:
-        here /= part
-        if here.is_symlink():
-            message = f"{here} is a symbolic link; bucketsync follows none inside a tree"
-            raise StoreError(message)
-        here.mkdir(exist_ok=True)
+    StoreError where a link stands in the way, on either side: none is followed.
+    """
+    *folder, name = Path(item.path).parts
+    with Store(item.root, item.run) as place:
+        return place.put_back((*TRASH, item.run, item.kind, *folder), tuple(folder), name)
 
 
 def empty(root: Path, older_than_s: float = 0.0) -> None:
     """Delete for good what runs put aside at least so many seconds ago."""
-    for run in runs(root, older_than_s):
-        try:
-            shutil.rmtree(run)
-        except OSError as error:
-            message = f"{error.filename}: {error.strerror}"
-            raise StoreError(message) from error
+    chosen = runs(root, older_than_s)
+    with _opened(root, chosen) as trash:
+        for run in chosen:
+            try:
+                shutil.rmtree(run.name, dir_fd=trash)
+            except OSError as error:
+                message = f"{run}: {error.filename}: {error.strerror}"
+                raise StoreError(message) from error
 
 
 def remove_empty_folders(root: Path) -> None:
     """Take away folders of the trash that hold nothing any more."""
-    for run in runs(root):
-        for folder, _, _ in os.walk(run, topdown=False):
-            if not any(Path(folder).iterdir()):
-                Path(folder).rmdir()
+    chosen = runs(root)
+    with _opened(root, chosen) as trash:
+        for run in chosen:
+            for _, folders, _, fd in os.fwalk(run.name, topdown=False, dir_fd=trash):
+                _remove_if_empty(folders, fd)
+        _remove_if_empty([run.name for run in chosen], trash)
+
+
+def _remove_if_empty(folders: Iterable[str], parent: int) -> None:
+    for name in folders:
+        with suppress(OSError):
+            os.rmdir(name, dir_fd=parent)
+
+
+@contextmanager
+def _opened(root: Path, chosen: list[Path]) -> Iterator[int]:
+    """A descriptor of the trash, which no link swapped in later leads elsewhere; -1 if empty."""
+    if not chosen:
+        yield -1
+        return
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        trash = open_below(root_fd, TRASH)
+    finally:
+        os.close(root_fd)
+    try:
+        yield trash
+    finally:
+        os.close(trash)

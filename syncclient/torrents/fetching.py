@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -433,14 +434,19 @@ def _due(claim: _Claim, ready: set[int], waited_s: float) -> set[int]:
 def _prepare(staging: Path, claim: _Claim) -> bool:
     """Make staging ready, with empty files made and those of the tree taken out.
 
-    Returns whether it is new.
+    libtorrent opens by path, so no link may stand there.  Returns whether it is new.
     """
+    if staging.is_symlink():
+        staging.unlink()
     fresh = not staging.exists()
     staging.mkdir(parents=True, exist_ok=True)
-    for folder, _, names in os.walk(staging):
-        for name in names:
-            path = Path(folder, name)
-            if path.lstat().st_nlink > 1:
+    for folder, folders, names in os.walk(staging):
+        for path in (Path(folder, name) for name in [*names, *folders]):
+            info = path.lstat()
+            is_own = stat.S_ISDIR(info.st_mode) or (
+                stat.S_ISREG(info.st_mode) and info.st_nlink == 1
+            )
+            if not is_own:
                 path.unlink()
     for row in claim.left:
         if not claim.metainfo.piece_counts[row]:

@@ -212,12 +212,26 @@ def test_a_part_is_kept_until_it_gets_its_name(tree: Path) -> None:
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (b"hello world", MTIME_NS)
 
 
-def test_a_part_that_is_a_link_is_refused(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["link", "other name", "pipe", "folder"])
+def test_a_part_that_is_not_ours_alone_is_begun_anew(
+    tree: Path, tmp_path: Path, kind: str
+) -> None:
+    part, victim = tree / ".bucketsync/staging/large.part", tmp_path / "victim"
+    victim.write_bytes(b"outside")
     with store_of(tree) as store:
-        (tree / ".bucketsync/staging/large.part").symlink_to(tmp_path / "victim")
-        with pytest.raises(StoreError):
-            store.open_part("large.part")
-    assert not (tmp_path / "victim").exists()
+        if kind == "link":
+            part.symlink_to(victim)
+        elif kind == "other name":
+            part.hardlink_to(victim)
+        elif kind == "pipe":
+            os.mkfifo(part)
+        else:
+            part.mkdir()
+        fd = store.open_part("large.part")
+        store.write_part(fd, b"ours", 0)
+        os.close(fd)
+    assert victim.read_bytes() == b"outside"
+    assert (part.read_bytes(), part.stat().st_nlink) == (b"ours", 1)
 
 
 @pytest.mark.parametrize("link", [True, False])
