@@ -12,8 +12,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ _COMMAND = (
     "-c",
     "import sys; from syncclient.cli import main; sys.exit(main())",
 )
+
+
+# Makes of a command line one that runs it in some surroundings.
+Within = Callable[[list[str]], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +84,15 @@ def bucketsync(verb: str, *words: str | Path) -> Run:
 class Process:
     """A run in a process of its own."""
 
-    def __init__(self, verb: str, words: list[str], cwd: Path) -> None:
+    def __init__(self, verb: str, words: list[str], cwd: Path, within: Within) -> None:
         self._verb = verb
         self._process = subprocess.Popen(
-            [*_COMMAND, verb, *words, "--json"],
+            within([*_COMMAND, verb, *words, "--json"]),
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     @property
@@ -103,6 +108,11 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         """Send a signal; nothing happens if it has ended."""
         self._process.send_signal(number)
+
+    def kill_all(self) -> None:
+        """Kill it and its worker processes at once, as the kernel does when memory runs out."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def wait_for(self, seconds: float) -> int:
         """Wait that long at most for the end; TimeoutExpired if it goes on."""
@@ -133,9 +143,14 @@ class Process:
 
 
 @contextmanager
-def started(verb: str, *words: str | Path, cwd: Path = ROOT) -> Iterator[Process]:
-    """A verb in a process of its own, which ends with the context."""
-    process = Process(verb, [str(word) for word in words], cwd)
+def started(
+    verb: str, *words: str | Path, cwd: Path = ROOT, within: Within = list
+) -> Iterator[Process]:
+    """A verb in a process of its own, which ends with the context.
+
+    ``within`` makes the command line that runs it, such as one that drops rights first.
+    """
+    process = Process(verb, [str(word) for word in words], cwd, within)
     try:
         yield process
     finally:

@@ -30,6 +30,7 @@ from server.publishing.lineage import LayerFile, bucket_entries
 from server.repository import Repository
 from server.signing import Settings
 from syncclient.trust import TrustStore, fetch_target, refresh
+from tests.support.client import Within
 
 LAYOUT = Layout(buckets=8, digits=3)
 ROOT = Path(__file__).parents[2]
@@ -122,11 +123,17 @@ class Publisher:
         assert code == expect, run
         return run
 
-    def start(self, release: str, *flags: str) -> subprocess.Popen[bytes]:
+    def start(self, release: str, *flags: str, within: Within = list) -> subprocess.Popen[bytes]:
         """Publish in a process of its own, from which worker processes may come."""
+        return self.run_verb(*self.arguments(release, *flags), within=within)
+
+    @staticmethod
+    def run_verb(*words: str, within: Within = list) -> subprocess.Popen[bytes]:
+        """Any verb of ``bucketsync-server`` in a process of its own, and a group of its own."""
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", _COMMAND, *self.arguments(release, *flags)],
+            within([sys.executable, "-W", "error", "-c", _COMMAND, *words]),
             cwd=ROOT,
+            start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
