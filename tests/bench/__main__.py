@@ -20,7 +20,7 @@ from pathlib import Path
 from manifests.units import parse_size
 from tests.bench.contest import Rules, hold
 from tests.bench.disks import may_mount, quiet_writeback
-from tests.bench.jobs import JOBS
+from tests.bench.jobs import JOBS, LONG
 from tests.bench.peers import PROGRAMS, installed
 from tests.bench.report import (
     Document,
@@ -32,6 +32,8 @@ from tests.bench.report import (
 )
 from tests.bench.world import MIB, Scale, World
 
+_LISTED_JOBS = f"{', '.join(JOBS)}; the default is all but {', '.join(LONG)}, with --full all"
+
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
@@ -39,7 +41,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         prog="python -m tests.bench", description=(__doc__ or "").partition("\n")[0]
     )
     add = parser.add_argument
-    add("--jobs", nargs="+", choices=JOBS, metavar="JOB", help=", ".join(JOBS))
+    add("--jobs", nargs="+", choices=JOBS, metavar="JOB", help=_LISTED_JOBS)
     add("--peers", nargs="*", choices=PROGRAMS, metavar="PEER", help=", ".join(PROGRAMS))
     add("--full", action="store_true", help="at the size of the documents, all jobs and peers")
     add("--rounds", type=int, help="runs that count, after a warm-up (3; full: 5)")
@@ -49,6 +51,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--buckets", type=int, default=1000, help="folders that files lie in (1000)")
     add("--seed", type=int, default=3, help="of everything that is drawn (3)")
     add("--tiny-files", type=int, help="files with nothing to do (100,000; full: 1,000,000)")
+    add("--far-files", type=int, help="files of 100 KB for a far network (2,000; full: 6,000)")
     add("--large-bytes", type=parse_size, help="in files of 1 and of 100 MiB (400M; full: 2G)")
     add("--slow", type=float, default=60.0, help="run what takes longer only once, seconds (60)")
     add("--dir", type=Path, help="work there, and leave the data there for the next time")
@@ -67,6 +70,7 @@ def scale_of(args: argparse.Namespace) -> Scale:
         buckets=args.buckets,
         seed=args.seed,
         large_bytes=args.large_bytes or (2_000 * MIB if full else 400 * MIB),
+        far_files=args.far_files or (6_000 if full else 2_000),
         tiny_files=args.tiny_files or (1_000_000 if full else 100_000),
     )
 
@@ -81,7 +85,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Document:
         _say(f"{name} is not installed: left out")
     if not may_mount():
         _say("not root: runs get a new folder, not a new file system")
-    for name in args.jobs or JOBS:
+    for name in args.jobs or [name for name in JOBS if args.full or name not in LONG]:
         with ExitStack() as stack, quiet_writeback():
             world = World(folder, scale, peers, stack)
             for contest in JOBS[name](world):

@@ -33,6 +33,7 @@ class Scale:
     seed: int
     large_bytes: int
     tiny_files: int
+    far_files: int
 
     def small_shape(self) -> Shape:
         """Small files, in two releases."""
@@ -51,6 +52,10 @@ class Scale:
     def tiny_shape(self) -> Shape:
         """Files of 200 bytes, for work that does not read them."""
         return self._even(self.tiny_files, 200)
+
+    def far_shape(self) -> Shape:
+        """Files of 100 KB."""
+        return self._even(self.far_files, 100_000)
 
     def _even(self, files: int, size_bytes: int) -> Shape:
         return Shape(
@@ -159,6 +164,10 @@ class World:
     def sized(self, size_bytes: int) -> Arena:
         """Files of one size."""
         return self.arena(f"of-{size_bytes}", self.scale.large_shape(size_bytes))
+
+    def far(self) -> Arena:
+        """Files for a line that is far and slow."""
+        return self.arena("far", self.scale.far_shape())
 
     def tiny(self) -> Arena:
         """Very many files."""

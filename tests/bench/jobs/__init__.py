@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from tests.bench.contest import Contest
-from tests.bench.jobs import fetching, standing
+from tests.bench.jobs import far, fetching, large, load, publishing, standing
 from tests.bench.world import World
 
 Job = Callable[[World], Iterator[Contest]]
@@ -16,4 +16,10 @@ JOBS: Mapping[str, Job] = {
     "subset": fetching.subset,
     "noop": standing.noop,
     "verify": standing.verify,
+    "publish": publishing.publish,
+    "large": large.large,
+    "load": load.load,
+    "far": far.far,
 }
+# Those that take too long for a quick look.
+LONG = ("far",)
