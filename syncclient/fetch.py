@@ -196,7 +196,12 @@ class Runner:
         self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
     ) -> None:
         if batch.large:
-            await _LargeFile(self, batch, source, outcome).fetch()
+            try:
+                await _LargeFile(self, batch, source, outcome).fetch()
+            except TransferError as error:
+                if not error.missing:
+                    raise
+                outcome.problems.append(Problem(row=0, text=str(error), missing=True))
             return
         if batch.pack and source.packs is not False:
             try:

@@ -260,9 +260,9 @@ class Session:
                 try:
                     return await asyncio.to_thread(ask, self._fetch_from(host, patience))
                 except (TrustError, TransferError) as error:
-                    errors.append(error)
+                    errors.append(_named(error, self.hosts.urls[host]))
                     if several:
-                        self.notice(f"{self.hosts.urls[host]}: {error.message}", warning=True)
+                        self.notice(error.message, warning=True)
         errors.sort(key=lambda error: not isinstance(error, TrustError))
         raise errors[0] if errors else TransferError("no host is known")
 
@@ -413,6 +413,14 @@ def newest(signed: Signed) -> str:
         message = "nothing was published in this repository yet"
         raise ConfigError(message)
     return ordered[-1].name
+
+
+def _named(error: SyncError, url: str) -> SyncError:
+    """The same error, whose message says which host it was."""
+    if url not in error.message:
+        error.message = f"{url}: {error.message}"
+        error.args = (error.message,)
+    return error
 
 
 def _sha256_is(path: Path, expected: str) -> bool:

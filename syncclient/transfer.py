@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.events import Notice
@@ -240,6 +240,7 @@ class Transfer:
 
     def _take_outcome(self, host: int, job: Job, outcome: Outcome) -> None:
         """The first attempt that ends well counts; of the others only what they received."""
+        outcome.problems = [self._located(host, job, problem) for problem in outcome.problems]
         late = job.finished or (bool(job.running) and outcome.error is not None)
         self._on_outcome(job.batch, outcome.traffic_only() if late else outcome)
         if isinstance(outcome.error, StoreError):
@@ -255,6 +256,12 @@ class Transfer:
         else:
             job.finished = True
             self._follow_up(host, job, outcome)
+
+    def _located(self, host: int, job: Job, problem: Problem) -> Problem:
+        """The same problem; a path of the host's becomes its address."""
+        if not problem.text.startswith(job.batch.urls[problem.row]):
+            return problem
+        return replace(problem, text=f"{self._health[host].url.rstrip('/')}/{problem.text}")
 
     def _blame_for_bytes(self, host: int, problem: Problem) -> None:
         """Nothing but wrong bytes: the last host is asked on, for files that it may have right."""

@@ -392,6 +392,12 @@ class HttpSource:
             rate, window_s = self._floor.rate_bytes_s, self._floor.window_s
             text = f"gave no answer, or less than {rate:,.0f} bytes a second for {window_s:g} s"
             raise self._error(path, text) from error
+        except aiohttp.ClientPayloadError as error:
+            text = f"was cut, or is malformed ({_first_line(_reason(error))})"
+            raise self._error(path, text) from error
+        except aiohttp.ClientResponseError as error:
+            text = f"is answered by what is no HTTP answer ({_first_line(error.message)})"
+            raise self._error(path, text) from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._error(path, f"cannot be reached ({_reason(error)})") from error
 
@@ -464,6 +470,11 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.os_error.strerror or str(error.os_error)
     return str(error) or type(error).__name__
+
+
+def _first_line(text: str) -> str:
+    """As much of a foreign message as a person reads; it may quote what a host sent."""
+    return text.partition("\n")[0][:200]
 
 
 def _retry_after_s(text: str | None) -> float | None:

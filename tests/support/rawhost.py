@@ -1,7 +1,8 @@
 """A host that does as a test wants: honest by itself, with a script that may bend each answer.
 
 A small HTTP/1.1 server on asyncio streams in a thread of its own, so that a client under test may
-be in this process or in another one.  Everything it was asked and sent is in its log.
+be in this process or in another one.  Everything it was asked and sent is in its log.  What is
+honest it knows from bytes (:func:`raw_host`) or asks of a real server (:func:`proxy`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,18 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
+
+from tests.support.host import ask
 
 _PIECE_BYTES = 16 * 1024
 # Longer than the busiest machine needs.
 _PATIENCE_S = 60.0
 _BOUNDARY = "a-boundary-that-is-in-no-file"
 _RANGE = re.compile(r"(\d+)-(\d+)")
+# Headers that a proxy hands on, there and back; lengths it makes itself.
+_FORWARDED = {"range", "accept-encoding"}
+_RETURNED = {"content-type", "content-range", "content-encoding", "retry-after", "location"}
 
 Span = tuple[int, int]
 # The bytes of a path (without the first slash), or None for 404.
@@ -57,19 +63,24 @@ class Request:
 class Answer:
     """What is sent: after ``cut_after`` bytes of the body the connection ends.
 
-    ``pace_bytes_s`` is how fast the body goes out, 0 for as fast as it can.  ``raw`` is sent
-    instead of everything else.
+    After ``stall_after`` bytes nothing more comes, and the connection stays.  ``pace_bytes_s`` is
+    how fast the body goes out, 0 for as fast as it can, ``head_pace_bytes_s`` the same of what
+    comes before it.  ``raw`` is sent instead of everything else.
     """
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     cut_after: int | None = None
+    stall_after: int | None = None
     pace_bytes_s: float = 0
+    head_pace_bytes_s: float = 0
     raw: Iterator[bytes] | None = None
 
 
 Script = Callable[[Request, Answer], Answer]
+# What a host without a script answers.
+Honest = Callable[[Request], Answer]
 
 
 @dataclass(kw_only=True)
@@ -132,13 +143,43 @@ def repository_content(repo: Path, *, packs: bool = True) -> Content:
     return content
 
 
-class RawHost:
-    """A running host; made by :func:`raw_host`."""
+def from_bytes(content: Content, ranges: Ranges) -> Honest:
+    """The honest answers of a host that has these bytes, and does so many ranges."""
 
-    def __init__(self, content: Content, script: Script, ranges: Ranges) -> None:
-        self.content = content
+    def answer(request: Request) -> Answer:
+        data = content(request.path)
+        if data is None:
+            return Answer(status=404, body=b"no such thing\n")
+        spans = request.spans
+        if spans is None or ranges is Ranges.NONE:
+            return Answer(body=data)
+        if any(start >= len(data) for start, _ in spans):
+            return Answer(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
+        if len(spans) == 1:
+            return single_part(data, spans[0])
+        return multipart(data, spans) if ranges is Ranges.MANY else Answer(body=data)
+
+    return answer
+
+
+def from_server(port: int) -> Honest:
+    """The answers of a real server, each asked for when a request comes."""
+
+    def answer(request: Request) -> Answer:
+        kept = {name: request.headers[name] for name in _FORWARDED & request.headers.keys()}
+        found = ask(port, "/" + quote(request.path), kept)
+        headers = {name.title(): found.headers[name] for name in _RETURNED & found.headers.keys()}
+        return Answer(status=found.status, headers=headers, body=found.body)
+
+    return answer
+
+
+class RawHost:
+    """A running host; made by :func:`raw_host` or :func:`proxy`."""
+
+    def __init__(self, honestly: Honest, script: Script) -> None:
+        self.honestly = honestly
         self.script = script
-        self.ranges = ranges
         self.log: list[Exchange] = []
         self.port = 0
         self.connections = 0
@@ -238,20 +279,7 @@ class RawHost:
         return answer.cut_after is None and answer.raw is None
 
     def _answer(self, request: Request) -> Answer:
-        data = self.content(request.path)
-        if data is None:
-            return self.script(request, Answer(status=404, body=b"no such thing\n"))
-        return self.script(request, self._honest(request, data))
-
-    def _honest(self, request: Request, data: bytes) -> Answer:
-        spans = request.spans
-        if spans is None or self.ranges is Ranges.NONE:
-            return Answer(body=data)
-        if any(start >= len(data) for start, _ in spans):
-            return Answer(status=416, headers={"Content-Range": f"bytes */{len(data)}"})
-        if len(spans) == 1:
-            return single_part(data, spans[0])
-        return multipart(data, spans) if self.ranges is Ranges.MANY else Answer(body=data)
+        return self.script(request, self.honestly(request))
 
     async def _send(self, writer: asyncio.StreamWriter, answer: Answer) -> AsyncIterator[int]:
         if answer.raw is not None:
@@ -264,19 +292,27 @@ class RawHost:
         reason = HTTPStatus(answer.status).phrase
         lines = [f"HTTP/1.1 {answer.status} {reason}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        body = answer.body if answer.cut_after is None else answer.body[: answer.cut_after]
-        step = _PIECE_BYTES
-        if answer.pace_bytes_s:
-            step = max(1, min(step, int(answer.pace_bytes_s / 20)))
-        for start in range(0, len(body), step):
-            piece = body[start : start + step]
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        async for _ in self._paced(writer, head, answer.head_pace_bytes_s):
+            pass
+        stops = [stop for stop in (answer.cut_after, answer.stall_after) if stop is not None]
+        body = answer.body[: min(stops)] if stops else answer.body
+        async for count in self._paced(writer, body, answer.pace_bytes_s):
+            yield count
+        if answer.stall_after is not None:
+            await self._stopped.wait()
+
+    async def _paced(
+        self, writer: asyncio.StreamWriter, data: bytes, pace_bytes_s: float
+    ) -> AsyncIterator[int]:
+        step = max(1, min(_PIECE_BYTES, int(pace_bytes_s / 20))) if pace_bytes_s else _PIECE_BYTES
+        for start in range(0, len(data), step):
+            piece = data[start : start + step]
             yield len(piece)
             writer.write(piece)
             await writer.drain()
-            if answer.pace_bytes_s:
-                await asyncio.sleep(len(piece) / answer.pace_bytes_s)
-        await writer.drain()
+            if pace_bytes_s:
+                await asyncio.sleep(len(piece) / pace_bytes_s)
 
 
 @contextmanager
@@ -290,7 +326,19 @@ def raw_host(
     """Serve a repository, or anything, until the end of the context."""
     if isinstance(content, Path):
         content = repository_content(content, packs=packs)
-    host = RawHost(content, script, ranges)
+    with _running(RawHost(from_bytes(content, ranges), script)) as host:
+        yield host
+
+
+@contextmanager
+def proxy(port: int, script: Script = honest) -> Iterator[RawHost]:
+    """Stand between clients and a real server on this machine until the end of the context."""
+    with _running(RawHost(from_server(port), script)) as host:
+        yield host
+
+
+@contextmanager
+def _running(host: RawHost) -> Iterator[RawHost]:
     host.start()
     try:
         yield host
