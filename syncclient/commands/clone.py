@@ -162,11 +162,13 @@ async def begin_locked(
         await session.refresh()
     except (ExpiredError, TransferError) as error:
         session.notice(f"{error.message}; the lock file is proof in itself", warning=True)
+    # What a lock does not name is the user's to say: whether the rows of metadata come too.
+    metadata = session.config.selection.metadata
     settings = replace(
         session.config,
         dataset=descriptor.dataset,
         release=descriptor.release,
         root_fingerprint=fingerprint,
-        selection=Selection(variants=lock.variants, ids=lock.ids),
+        selection=Selection(variants=lock.variants, ids=lock.ids, metadata=metadata),
     )
     return settings, descriptor

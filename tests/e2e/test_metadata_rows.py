@@ -83,6 +83,17 @@ def alone(publisher: Publisher, tmp_path: Path) -> Path:
         return clone_some(running, tmp_path)
 
 
+def test_a_lock_brings_the_rows_too_if_they_are_asked_for(host: RawHost, tmp_path: Path) -> None:
+    first = clone_some(host, tmp_path)
+    assert bucketsync("lock", first, "--out", tmp_path / "lock").code == 0
+    second = tmp_path / "second"
+    flags = ("--lock", tmp_path / "lock", "--with-metadata")
+    assert bucketsync("clone", host.url, second, *flags).code == 0
+    with_files = [line(number, 1) for number in SOME if number != NO_FILE]
+    assert rows(second, "y1").splitlines() == with_files
+    assert rows(second, "y1", "tags") == rows(first, "y1", "tags")
+
+
 def test_publish_says_what_it_ships(publisher: Publisher) -> None:
     first, second = publisher.releases()["y1"], publisher.releases()["y2"]
     assert [table.name for table in first.tables] == ["artists", "posts", "tags"]
