@@ -79,6 +79,11 @@ def format_count(count: int) -> str:
     return f"{count:,}"
 
 
+def counted(count: int, what: str) -> str:
+    """``1 file`` or ``2,000 files``."""
+    return f"{format_count(count)} {what}{'s' if count != 1 else ''}"
+
+
 def format_duration(seconds: float) -> str:
     """``0.42 s``, ``12 s``, ``3 min 20 s``, ``2 h 05 min``, ``4 d 3 h``."""
     if seconds < 10:  # noqa: PLR2004 (below ten seconds, fractions matter)

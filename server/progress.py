@@ -31,10 +31,9 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._shows:
-            from rich.console import Console  # noqa: PLC0415
             from rich.live import Live  # noqa: PLC0415 (0.1 s that others need not spend)
 
-            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            self._live = Live(console=self._out.console, transient=True, auto_refresh=False)
             self._live.start()
         return self
 

@@ -16,6 +16,7 @@ from syncclient.output import Output
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.table import Table
 
 _WINDOW_S = 30.0
 _MEASURED_S = 3.0
@@ -92,6 +93,22 @@ class Meter:
         return " · ".join(parts)
 
 
+def drawn(meter: Meter, now_s: float) -> Table:
+    """Title, bar and line, as rows: a bar by itself does not end its line.
+
+    What is taken away again is as many lines as were counted, so each must be one.
+    """
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    rows = Table.grid()
+    rows.add_row(Text(_TITLES.get(meter.phase.name, meter.phase.name), style="bold cyan"))
+    rows.add_row(ProgressBar(total=1.0, completed=meter.fraction(), width=60))
+    rows.add_row(Text(meter.line(now_s)))
+    return rows
+
+
 class Display:
     """Shows events of one run through an :class:`Output`; a listener of the driver."""
 
@@ -137,17 +154,12 @@ class Display:
             self._draw(meter, now_s)
 
     def _draw(self, meter: Meter, now_s: float) -> None:
-        from rich.console import Console, Group  # noqa: PLC0415 (only where there is a terminal)
-        from rich.live import Live  # noqa: PLC0415
-        from rich.progress_bar import ProgressBar  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
+        from rich.live import Live  # noqa: PLC0415 (only where there is a terminal)
 
         if self._live is None:
-            self._live = Live(console=Console(stderr=True), transient=True, auto_refresh=False)
+            self._live = Live(console=self._out.console, transient=True, auto_refresh=False)
             self._live.start()
-        title = Text(_TITLES.get(meter.phase.name, meter.phase.name), style="bold cyan")
-        bar = ProgressBar(total=1.0, completed=meter.fraction(), width=60)
-        self._live.update(Group(title, bar, Text(meter.line(now_s))), refresh=True)
+        self._live.update(drawn(meter, now_s), refresh=True)
 
     def _finish(self, now_s: float) -> None:
         if self._live is not None:

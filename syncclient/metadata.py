@@ -125,6 +125,21 @@ def find_metadata(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def unnamed_metadata(tree: Path, apart: Collection[str]) -> Path | None:
+    """A file of posts, by its name, at the top of ``tree`` or in a folder there not ``apart``.
+
+    For who was given no metadata: it may have been meant, and lie where nobody looks.
+    """
+    tops = sorted(path for path in tree.iterdir() if path.name not in apart)
+    beside = (file for path in tops if path.is_dir() for file in sorted(path.iterdir()))
+    return next((path for path in (*tops, *beside) if _holds_posts(path)), None)
+
+
+def _holds_posts(path: Path) -> bool:
+    named = kind_of(path.name) is Kind.POSTS or _TAR_NAME.fullmatch(path.name) is not None
+    return named and path.is_file()
+
+
 def _files_below(folder: Path) -> list[Path]:
     below = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
     archives = {file for file in below if _TAR_NAME.fullmatch(file.name)}

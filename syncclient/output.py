@@ -10,11 +10,15 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from manifests.errors import ExitCode, SyncError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Output:
@@ -25,6 +29,13 @@ class Output:
         self.json = json
         self.verbosity = verbosity
         self._summary: dict[str, Any] = {}
+
+    @cached_property
+    def console(self) -> Console:
+        """Stderr as a terminal.  Of one console alone, what is printed goes above moving lines."""
+        from rich.console import Console  # noqa: PLC0415 (0.1 s that --json runs need not spend)
+
+        return Console(stderr=True)
 
     def event(self, name: str, **fields: Any) -> None:  # noqa: ANN401 (JSON values)
         """One JSON line, if JSON is wanted."""
@@ -69,8 +80,7 @@ class Output:
         """A table for people, on stderr; numbers are recognised and set to the right."""
         if self.verbosity < 0:
             return
-        from rich.console import Console  # noqa: PLC0415 (0.1 s that --json runs need not spend)
-        from rich.markup import escape  # noqa: PLC0415
+        from rich.markup import escape  # noqa: PLC0415 (0.1 s that --json runs need not spend)
         from rich.table import Table  # noqa: PLC0415
 
         table = Table(title=title, title_justify="left")
@@ -80,7 +90,7 @@ class Output:
             table.add_column(name, justify="right" if numeric and shown else "left")
         for row in shown:
             table.add_row(*map(escape, row))
-        Console(stderr=True).print(table)
+        self.console.print(table)
 
     def summary(self, **fields: Any) -> None:  # noqa: ANN401 (JSON values)
         """Fields of the last JSON line; a later call overrides an earlier one."""
@@ -92,9 +102,7 @@ class Output:
 
     def _print(self, text: str, style: str = "") -> None:
         if style and sys.stderr.isatty():
-            from rich.console import Console  # noqa: PLC0415
-
-            Console(stderr=True, highlight=False).print(text, style=style, markup=False)
+            self.console.print(text, style=style, markup=False, highlight=False)
         else:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()

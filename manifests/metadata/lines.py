@@ -19,6 +19,8 @@ from manifests.metadata.faults import BadRow, RowFault, shown
 
 # The longest rows list some thousands of favourites: 0.1 MB.  Longer than this is no row.
 MAX_LINE_BYTES = 16 * 2**20
+# What the API answers, as it is.
+_LIST = "expected an object a line, got a list of them; `jq -c '.[]'` splits it"
 
 Row = dict[str, Any]
 Value = TypeVar("Value")
@@ -126,13 +128,9 @@ def _row(line: bytes) -> Row | tuple[RowFault, str]:
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        return RowFault.JSON, f"no JSON: {error}"
+        return RowFault.JSON, _LIST if line.lstrip() == b"[" else f"no JSON: {error}"
     if isinstance(row, list):
-        # What the API answers, as it is.
-        return (
-            RowFault.JSON,
-            "expected an object a line, got a list of them; `jq -c '.[]'` splits it",
-        )
+        return RowFault.JSON, _LIST
     if not isinstance(row, dict):
         return RowFault.JSON, f"expected an object, got {shown(row)}"
     return row

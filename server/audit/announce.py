@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from pathlib import Path
+
 from manifests.units import format_count
 from server.audit.auditing import AuditReport
 from server.audit.findings import Finding
+from syncclient.metadata import unnamed_metadata
 from syncclient.output import Output
+from syncclient.tree import printable
 
 MAX_EVENTS = 100_000
 _FIRST_IDS = 4
+# Places told to people of a finding whose places have no id, and with -v of any.
+_FIRST_PLACES = 3
+_MORE_PLACES = 100
+
+
+def tell_no_metadata(tree: Path, variants: Collection[str], out: Output) -> None:
+    """Say that there is none, or what looks like some and was not named."""
+    lost = unnamed_metadata(tree, variants)
+    if lost is None:
+        out.say("no metadata given: the files are audited by themselves")
+    else:
+        where = printable(str(lost))
+        out.warn(f"no metadata given, but {where} looks like some: --metadata {where} reads it")
 
 
 def show_findings(report: AuditReport, out: Output) -> None:
@@ -22,10 +40,26 @@ def show_findings(report: AuditReport, out: Output) -> None:
     elif report.findings:
         columns = ("severity", "finding", "variant", "count", "first ids")
         out.table(report.verdict, columns, map(_table_row, report.findings))
-        for kind, meaning in dict.fromkeys((f.kind, f.meaning) for f in report.findings):
-            out.say(f"{kind}: {meaning}")
+        told = set[tuple[str, str]]()
+        for finding in report.findings:
+            if (finding.kind, finding.meaning) not in told:
+                out.say(f"{finding.kind}: {finding.meaning}")
+            told.add((finding.kind, finding.meaning))
+            _tell_places(finding, out)
     else:
         out.say(report.verdict)
+
+
+def _tell_places(finding: Finding, out: Output) -> None:
+    """Where it is, for what the ids in the table cannot tell."""
+    first = _FIRST_PLACES if len(finding.ids) < finding.count else 0
+    limit = _MORE_PLACES if out.verbosity > 0 else first
+    items = list(finding.items(limit))
+    for item in items:
+        out.say(f"  {item.path}: {item.detail}")
+    if items and len(items) < finding.count:
+        more = format_count(finding.count - len(items))
+        out.say(f"  ... and {more} more; `bucketsync-server audit --json` names all")
 
 
 def _table_row(finding: Finding) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from manifests.metadata.faults import RowFault
 from manifests.paths import Layout
+from manifests.units import counted
 from server.audit.checks import (
     VariantFiles,
     agreeing_pixels,
@@ -33,7 +34,6 @@ from server.audit.findings import (
     Item,
     Severity,
     StrayLog,
-    counted,
     id_finding,
 )
 from server.audit.inspection import FileTable

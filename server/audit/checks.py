@@ -16,6 +16,7 @@ import numpy.typing as npt
 from manifests.columns import U32, Bools
 from manifests.metadata.faults import RowFault
 from manifests.paths import Layout
+from manifests.units import counted
 from server.audit.content import Kind, Problem, kind_of_extension
 from server.audit.findings import Finding, FindingKind, Item, Severity, id_finding
 from server.audit.inspection import FileTable
@@ -131,7 +132,7 @@ def _missing(
     variant: VariantFiles, posts: PostTable, ids: U32, *, primary: bool
 ) -> Iterator[Finding]:
     severity = Severity.ERROR
-    meaning = f"Of {len(posts):,} posts in the metadata, these have no file."
+    meaning = f"Of {counted(len(posts), 'post')} in the metadata, these have no file."
     if not primary and len(ids) > _MEANT_TO_BE_WHOLE * len(posts):
         severity = Severity.NOTICE
         meaning += f" {variant.name} seems to be made for a part of the posts only."

@@ -119,11 +119,6 @@ _STRAYS = {
 }
 
 
-def counted(count: int, what: str) -> str:
-    """``1 file`` or ``2,000 files``."""
-    return f"{count:,} {what}{'s' if count != 1 else ''}"
-
-
 def id_finding(  # noqa: PLR0913 (the fields of a finding)
     kind: FindingKind,
     severity: Severity,

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from manifests.errors import ConfigError, ExitCode, ManifestError
 from manifests.paths import METADATA_FOLDER, Layout
-from server.audit.announce import show_findings
+from manifests.units import counted
+from server.audit.announce import show_findings, tell_no_metadata
 from server.audit.auditing import AuditReport, audit_files
-from server.audit.findings import Severity, StrayLog, counted
+from server.audit.findings import Severity, StrayLog
 from server.audit.inspection import FileTable, inspect_bucket, merge_files
 from server.audit.report import write_page
 from server.publishing.crew import Crew, available_cpus
@@ -103,7 +104,9 @@ def _audit(args: argparse.Namespace, out: Output) -> AuditReport:
     strays, files = StrayLog(), dict[str, FileTable]()
     with Crew(args.jobs) as crew:
         posts = read_posts(sources, crew) if sources else None
-        if posts is not None:
+        if posts is None:
+            tell_no_metadata(args.tree, variants, out)
+        else:
             out.say(f"metadata: {counted(len(posts), 'post')} in {counted(len(sources), 'file')}")
         for variant in variants:
             files[variant] = _inspect_variant(args.tree, variant, layout, crew, strays)

@@ -17,9 +17,9 @@ from manifests.errors import ConfigError, ExitCode
 from manifests.model import Descriptor
 from manifests.notices import Notices
 from manifests.torrents.pieces import check_piece_bytes
-from manifests.units import format_count, format_duration, format_size, parse_size
+from manifests.units import counted, format_count, format_duration, format_size, parse_size
 from server.audit.announce import show_findings
-from server.audit.findings import Severity, counted
+from server.audit.findings import Severity
 from server.publishing.crew import Crew, available_cpus
 from server.publishing.links import Method
 from server.publishing.order import NEWEST_BASE, NO_BASE, Order, TorrentWish

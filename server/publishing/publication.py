@@ -26,6 +26,7 @@ from manifests.digest import Digest
 from manifests.model import Asset, Descriptor
 from manifests.notices import TARGET_NAME, Notices
 from manifests.paths import METADATA_FOLDER, SafePath
+from server.audit.announce import tell_no_metadata
 from server.audit.auditing import AuditReport, audit_files
 from server.progress import Progress
 from server.publishing.absences import current_notices
@@ -160,7 +161,7 @@ class Publication:
         if not paths and beside.is_dir():
             paths = (beside,)
         if not paths:
-            self._out.say("no metadata given: the files are audited by themselves")
+            tell_no_metadata(self._order.tree, self._variants, self._out)
             return Metadata()
         return take_metadata(paths, self._repository, self._crew, progress)
 

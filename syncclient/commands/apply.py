@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manifests.digest import Digest
 from manifests.errors import ConfigError, ExitCode
-from manifests.units import format_count
+from manifests.units import counted
 from syncclient.commands.options import (
     add_common,
     add_transport,
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             out.summary(steps=plan.count, steps_stale=stale)
             if stale and not args.dry_run:
                 out.warn(
-                    f"{format_count(stale)} steps were left out: the tree changed since the plan. "
+                    f"{counted(stale, 'step')} left out: the tree changed since the plan. "
                     "Make a new plan for them."
                 )
                 return ExitCode.INCOMPLETE

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from manifests.errors import ConfigError, ExitCode
-from manifests.units import format_count
+from manifests.units import counted
 from syncclient.commands.options import add_common, add_transport, add_tree, transport_of
 from syncclient.commands.run import run_async, wish_of
 from syncclient.config import load_tree_config
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 view.close()
             out.summary(ids=len(lock.ids), digest=digest.hex, release=descriptor.release)
             out.result(digest.hex)
-            out.say(f"{format_count(len(lock.ids))} posts of {descriptor.release} in {args.out}")
+            out.say(f"{counted(len(lock.ids), 'post')} of {descriptor.release} in {args.out}")
             return ExitCode.COMPLETE
 
     return run_async(body, out)

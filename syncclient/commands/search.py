@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from manifests.errors import ConfigError, ExitCode
 from manifests.query.parser import parse
 from manifests.query.search import check
-from manifests.units import format_count, format_duration, format_size
+from manifests.units import counted, format_count, format_duration, format_size
 from syncclient.commands.clone import add_start
 from syncclient.commands.options import add_common, add_transport, transport_of
 from syncclient.commands.run import run_async
@@ -148,8 +148,6 @@ def _tell(answer: Answer, args: argparse.Namespace, seconds: float, out: Output)
         rows_faulty=len(answer.faults),
     )
     size = "" if size_bytes is None else f", {format_size(size_bytes)}"
-    received = (
-        f"{format_size(answer.received_bytes)} in {format_count(answer.requests)} requests, "
-    )
+    received = f"{format_size(answer.received_bytes)} in {counted(answer.requests, 'request')}, "
     traffic = received if answer.requests else ""
-    out.say(f"{format_count(found)} posts{size}; {traffic}{format_duration(seconds)}")
+    out.say(f"{counted(found, 'post')}{size}; {traffic}{format_duration(seconds)}")

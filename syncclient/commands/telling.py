@@ -6,7 +6,7 @@ from collections.abc import Sized
 from itertools import islice
 from typing import Final
 
-from manifests.units import format_count, format_duration, format_size
+from manifests.units import counted, format_count, format_duration, format_size
 from syncclient.breakdown import breakdown
 from syncclient.output import Output
 from syncclient.searching import ratings_of
@@ -103,7 +103,7 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
         out.warn(failure.text)
     if sync.removals and not report.files_removed and not report.files_failed:
         out.say(
-            f"{format_count(sync.removals)} files here are not in the release or not selected; "
+            f"{counted(sync.removals, 'file')} here, not in the release or not selected; "
             "--delete moves them to the trash"
         )
     rate = report.bytes_written / report.seconds if report.seconds else 0
@@ -116,11 +116,11 @@ def tell_report(report: Report, sync: Sync, out: Output) -> None:
     )
     if report.files_failed:
         out.warn(
-            f"{format_count(report.files_failed)} files could not be had; the tree is "
+            f"{counted(report.files_failed, 'file')} could not be had; the tree is "
             "incomplete. Run the same command again, or add a --mirror."
         )
     if report.files_left:
         out.warn(
-            f"{format_count(report.files_left)} files of the release are missing, which this run "
+            f"{counted(report.files_left, 'file')} of the release missing, which this run "
             "was not to fetch; bucketsync upgrade does."
         )

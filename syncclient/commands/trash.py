@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 from manifests.errors import ExitCode
-from manifests.units import format_count, format_size, parse_duration
+from manifests.units import counted, format_size, parse_duration
 from syncclient import trash
 from syncclient.commands.options import add_common, add_tree, with_folders
 from syncclient.config import load_tree_config
@@ -66,5 +66,5 @@ def _act(args: argparse.Namespace, roots: list[Path], age_s: float, out: Output)
     out.summary(files=files, bytes=size_bytes)
     done = {"list": "in the trash", "restore": "restored", "empty": "deleted for good"}
     would = "would be " if args.dry_run and args.action != "list" else ""
-    out.say(f"{format_count(files)} files, {format_size(size_bytes)} {would}{done[args.action]}")
+    out.say(f"{counted(files, 'file')}, {format_size(size_bytes)} {would}{done[args.action]}")
     return ExitCode.INCOMPLETE if occupied else ExitCode.COMPLETE

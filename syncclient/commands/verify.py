@@ -6,7 +6,7 @@ import argparse
 import time
 
 from manifests.errors import ConfigError, ExitCode, TransferError
-from manifests.units import format_count, format_size, parse_duration, parse_percent
+from manifests.units import counted, format_count, format_size, parse_duration, parse_percent
 from syncclient.assets import wanted_assets
 from syncclient.commands.options import (
     add_common,
@@ -115,7 +115,7 @@ def _tell(result: Verification, seconds: float, out: Output) -> None:
         out.result(f"... and {format_count(len(result.findings) - _SHOWN)} more")
     rate = result.checked_bytes / seconds if seconds else 0
     out.say(
-        f"{format_count(result.checked)} files checked, {format_size(result.checked_bytes)} "
+        f"{counted(result.checked, 'file')} checked, {format_size(result.checked_bytes)} "
         f"({format_size(rate)}/s): {format_count(result.damaged)} damaged, "
         f"{format_count(result.missing)} missing"
     )

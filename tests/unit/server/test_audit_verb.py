@@ -176,3 +176,31 @@ def test_what_cannot_be_is_a_usage_error(
 ) -> None:
     run = publisher("audit", tree, *flags, expect=ExitCode.USAGE)
     assert message in run.events("error")[0]["message"]
+
+
+def test_people_are_told_where_what_has_no_id_is(
+    tree: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metadata = tree / "metadata/2021/2021000000000000"
+    with metadata.open("a") as file:
+        file.write("\nno row" * 5 + "\n[\n")
+    command = ["audit", str(tree), *map(str, LAYOUT), "--jobs", "1"]
+    assert main(command) == 0
+    told = capsys.readouterr().err
+    assert f"{metadata}:{POSTS + 1}: no JSON" in told
+    assert "... and 3 more" in told
+    assert main([*command, "-v"]) == 0
+    list_begins = f"{metadata}:{POSTS + 6}: expected an object a line, got a list of them"
+    assert list_begins in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["meta/posts.json", "2021000000000000.json", "metadata.json.tar.xz"]
+)
+def test_metadata_in_another_place_are_noticed(tree: Path, name: str) -> None:
+    (tree / "metadata").rename(tree.with_name("elsewhere"))
+    assert publisher("audit", tree, *LAYOUT).events("warning") == []
+    (tree / name).parent.mkdir(exist_ok=True)
+    (tree / name).write_text(post(1))
+    (warning,) = publisher("audit", tree, *LAYOUT).events("warning")
+    assert f"--metadata {tree / name} reads it" in warning["message"]

@@ -6,8 +6,9 @@ import json
 import sys
 
 import pytest
+from rich.console import Console
 
-from syncclient.display import Display, Meter
+from syncclient.display import Display, Meter, drawn
 from syncclient.events import Notice, Phase, Progress
 from syncclient.output import Output
 
@@ -110,3 +111,34 @@ def test_on_a_terminal_there_is_a_bar(
     assert "Fetching" in captured.err
     assert "3 of 10 files" in captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("columns", [100, 40, 12])
+def test_title_bar_and_counts_stand_on_lines_of_their_own(columns: int) -> None:
+    """Else the terminal has other lines than those that are taken away when a phase ends."""
+    console = Console(width=columns, force_terminal=True, color_system=None)
+    with console.capture() as capture:
+        console.print(drawn(meter_after(10, MB), 10.0))
+    lines = capture.get().splitlines()
+    assert lines[0].rstrip() == "Fetching"
+    assert set(lines[1].strip()) <= set("━╸╺")
+    assert lines[2].startswith("100 of")
+    assert all(len(line) <= columns for line in lines)
+
+
+def test_what_is_said_meanwhile_goes_above_the_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    out = Output("clone")
+    display = Display(out, terminal=True)
+    display(Phase(name="scan", total_files=10))
+    display(Progress(files=3))
+    out.table("To fetch", ("by", "files"), [["png", "3"]])
+    display.close()
+    drawn_before, _, rest = capsys.readouterr().err.partition("To fetch")
+    # The three lines of the bar are taken away, and drawn anew below the table.
+    assert drawn_before.rpartition("files/s")[2].count("\x1b[1A") == 2
+    assert "Looking at the tree" in rest.partition("┘")[2]
