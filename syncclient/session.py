@@ -26,6 +26,7 @@ from manifests.errors import (
 )
 from manifests.model import MAX_DESCRIPTOR_BYTES, Descriptor
 from manifests.notices import MAX_NOTICES_BYTES, Notices
+from syncclient.ahead import Ahead
 from syncclient.config import (
     Transport,
     TreeConfig,
@@ -50,6 +51,7 @@ from syncclient.trust import (
     TrustStore,
     fetch_target,
     fingerprint_of,
+    following,
     pin_root,
     refresh,
     stored,
@@ -177,6 +179,7 @@ class Session:
             allow_redirect=transport.allow_redirect,
         )
         self.hosts = Hosts(urls, self.options, transport.retries)
+        self.ahead = Ahead(self._ask_host, following)
         self.trust = TrustStore(folders.trust)
         self._state: State | None = None
 
@@ -237,12 +240,15 @@ class Session:
 
     # ----------------------------------------------------------------- trust
 
+    async def _ask_host(self, host: int, path: str, max_bytes: int, tries: int | None) -> bytes:
+        return await self.hosts.document(path, max_bytes, bytes, tries=tries, only=host)
+
     def _fetch_from(self, host: int, tries: int | None) -> Fetch:
         """A blocking fetch from one host for python-tuf, which runs in a thread."""
         loop = asyncio.get_running_loop()
 
         def fetch(path: str, max_bytes: int) -> bytes:
-            asked = self.hosts.document(path, max_bytes, bytes, tries=tries, only=host)
+            asked = self.ahead.document(host, path, max_bytes, tries)
             return asyncio.run_coroutine_threadsafe(asked, loop).result()
 
         return fetch
@@ -460,4 +466,5 @@ async def visit(
         session = Session(tree, config, transport, listen, folders_of(tree, state_dir))
         stack.callback(session.close)
         await stack.enter_async_context(session.hosts)
+        await stack.enter_async_context(session.ahead)
         yield session

@@ -65,6 +65,7 @@ _KEY_HINT: Final = (
     "Compare the root fingerprint with the publisher's before you trust it."
 )
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_ROOT: Final = re.compile(rf"{METADATA_PATH}/([0-9]+)\.root\.json")
 
 # Bytes of the document at a path relative to the repository's URL.  It reads at most one byte more
 # than ``max_bytes`` (longer documents are refused here), and raises TransferError with the
@@ -126,6 +127,29 @@ class Pin:
 
     fingerprint: str
     origin: Literal["stored", "file", "fingerprint", "first use"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A document that a host can be asked for, and how long it may be."""
+
+    path: str
+    max_bytes: int
+
+
+def following(path: str) -> tuple[Document, ...]:
+    """What will be asked for after a document whatever its bytes are, by the order of TUF.
+
+    After a first root the second; after any root, unless there is another one, the timestamp.
+    """
+    match = _ROOT.fullmatch(path)
+    if match is None:
+        return ()
+    timestamp = Document(
+        path=f"{METADATA_PATH}/timestamp.json", max_bytes=_LIMITS.timestamp_max_length
+    )
+    second = Document(path=f"{METADATA_PATH}/2.root.json", max_bytes=_LIMITS.root_max_length)
+    return (second, timestamp) if match[1] == "1" else (timestamp,)
 
 
 class TrustStore:

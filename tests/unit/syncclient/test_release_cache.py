@@ -104,6 +104,16 @@ async def test_layers_make_the_release(publisher: Publisher, tmp_path: Path) -> 
         assert int(bucket.wanted.layers[bucket.wanted.ids == 7][0]) == 1
 
 
+async def test_a_manifest_that_is_needed_whole_is_one_request(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    async with opened(publisher, tmp_path) as (_, host):
+        assert sorted(exchange.path for exchange in host.log) == sorted(
+            object_path(layer.manifests["original"].digest)
+            for layer in publisher.descriptors[-1].layers
+        )
+
+
 async def test_a_full_cache_needs_no_host(publisher: Publisher, tmp_path: Path) -> None:
     async with opened(publisher, tmp_path):
         pass
