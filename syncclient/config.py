@@ -66,7 +66,10 @@ def load_tree_config(tree: Path) -> TreeConfig:
         raise _unreadable(path, error) from error
     try:
         return _from_document(tomllib.loads(text), path)
-    except (LookupError, TypeError, ValueError, OSError, ManifestError) as error:
+    except (
+        *(AttributeError, LookupError, TypeError, ValueError),
+        *(OverflowError, OSError, ManifestError),
+    ) as error:
         raise _unreadable(path, error) from error
 
 
