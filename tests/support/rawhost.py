@@ -45,10 +45,11 @@ class Ranges(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked; ``spans`` are half open, None without a Range header."""
+    """What was asked, ``target`` as it came; ``spans`` are half open, None without a Range."""
 
     path: str
     headers: Mapping[str, str]
+    target: str = ""
 
     @property
     def spans(self) -> list[Span] | None:
@@ -265,7 +266,8 @@ class RawHost:
         at_s = time.monotonic()
         lines = [line.partition(":") for line in head[1:] if line]
         headers = {name.strip().lower(): value.strip() for name, _, value in lines}
-        request = Request(path=unquote(head[0].split(" ")[1])[1:], headers=headers)
+        target = head[0].split(" ")[1]
+        request = Request(path=unquote(target)[1:], headers=headers, target=target)
         # A script may take its time (or end a process) without holding up other connections.
         answer = await asyncio.to_thread(self._answer, request)
         exchange = Exchange(request=request, status=answer.status, at_s=at_s)
