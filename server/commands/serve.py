@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import resource
 import signal
 import socket
@@ -29,6 +30,8 @@ from syncclient.output import Output
 # How long an answer under way may go on after a signal to stop.
 SHUTDOWN_S: Final = 5.0
 BACKLOG: Final = 1024
+# Each has a socket before its turn comes to be let in or turned away.
+ACCEPTED_AT_ONCE: Final = 64
 # A connection may have its socket open twice.
 FILES_PER_CONNECTION: Final = 2
 # A folder and a file for each thread that reads, what searches need, and what Python has open.
@@ -111,7 +114,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     proxies = frozenset(args.trusted_proxy)
     app = make_app(ServeConfig(repo=args.repo, warn=out.warn, tracker=tracker, proxies=proxies))
     limits = ConnectionLimits(
-        total=_connections(args.max_connections, out), address=args.max_connections_per_address
+        total=_connections(args.max_connections), address=args.max_connections_per_address
     )
     metrics = app[METRICS]
     gate = Gate(limits, Addresses(proxies), metrics)
@@ -148,6 +151,11 @@ async def _serve(app: web.Application, gate: Gate, args: argparse.Namespace, out
         url = _url(listener.sockets[0])
         out.event("listening", url=url)
         out.say(f"Serving {args.repo} at {url} (Ctrl-C stops it)")
+        if gate.limits.total < args.max_connections:
+            out.warn(
+                f"{gate.limits.total} connections instead of {args.max_connections}: "
+                "this process may not open more files"
+            )
         async with gate.watching():
             await stop.wait()
         for number in _STOP_SIGNALS:  # a second one does not wait
@@ -185,13 +193,18 @@ async def _listen(
         return gate.door(lambda: Connection(server, gate, **settings))
 
     try:
-        return await loop.create_server(door, args.host, args.port, backlog=BACKLOG)
+        listener = await loop.create_server(door, args.host, args.port, backlog=ACCEPTED_AT_ONCE)
     except OSError as error:
         raise SyncError(
             f"cannot listen on {args.host}:{args.port}: {error.strerror or error}",
             hint="Choose another address with --host or --port.",
             exit_code=ExitCode.NETWORK,
         ) from error
+    for listening in listener.sockets:
+        # More may wait in the system than asyncio accepts in one turn of its loop.
+        with socket.socket(fileno=os.dup(listening.fileno())) as queue:
+            queue.listen(BACKLOG)
+    return listener
 
 
 class _Trouble:
@@ -245,15 +258,12 @@ def _url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _connections(wanted: int, out: Output) -> int:
+def _connections(wanted: int) -> int:
     """How many connections there are files for; the limit of files is raised as far as we may."""
     limits = ConnectionLimits()
-    besides = FILES_BESIDES + limits.turned_away
+    besides = FILES_BESIDES + ACCEPTED_AT_ONCE + limits.turned_away
     files = _allow_open_files(wanted * FILES_PER_CONNECTION + besides)
-    possible = max(1, (files - besides) // FILES_PER_CONNECTION)
-    if possible < wanted:
-        out.warn(f"{possible} connections instead of {wanted}: no more than {files} open files")
-    return min(wanted, possible)
+    return min(wanted, max(1, (files - besides) // FILES_PER_CONNECTION))
 
 
 def _allow_open_files(wanted: int) -> int:

@@ -48,6 +48,8 @@ _CROWDED: Final = 0.9
 # struct tcp_info of Linux: bytes that the other side acknowledged, since 4.1 (2015).
 _TCP_INFO_BYTES: Final = 128
 _BYTES_ACKED: Final = struct.Struct("=120xQ")
+# struct linger: on, for no time, which makes close(2) reset the connection.
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 _CAN_COUNT: Final = sys.platform == "linux"
 # The longest line of a request; the parser's own bound, told here to know its errors apart.
 MAX_LINE_BYTES: Final = 8190
@@ -59,7 +61,7 @@ class ConnectionLimits:
 
     total: int = 1000
     address: int = 250
-    turned_away: int = 128
+    turned_away: int = 64
     head_bytes: int = 32 * 2**10
     head_s: float = 20.0
     idle_s: float = 30.0
@@ -194,7 +196,13 @@ class Connection(web.RequestHandler):
         if self.is_idle and why in _ANSWERS:
             self._linger = _say_and_linger(self.wire, _ANSWERS[why])
         else:
-            self.wire.abort()
+            self._reset()
+
+    def _reset(self) -> None:
+        """End it at once: what was sent and not taken is not kept for the client either."""
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.wire.abort()
 
     def look(self, now_s: float, limits: ConnectionLimits, *, crowded: bool) -> None:
         """End it if its request takes too long, or if it does nothing where others wait."""
@@ -224,7 +232,7 @@ class Connection(web.RequestHandler):
             return
         if taken_bytes - self._mark.taken_bytes < past_s * limits.min_bytes_s:
             self._gate.metrics.refuse(Refused.SLOW)
-            self.wire.abort()
+            self._reset()
         else:
             self._mark = _Mark(now_s, taken_bytes)
 

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 60
-_COMMAND = (sys.executable, "-c", "import sys; from server.cli import main; sys.exit(main())")
+_MAIN = "import sys; from server.cli import main; sys.exit(main())"
 _ROOT = Path(__file__).parents[2]
 
 
@@ -68,10 +68,20 @@ class Host:
         """GET on a connection of its own."""
         return ask(self.port, path, headers)
 
-    def memory_bytes(self) -> int:
-        """Resident memory of the process."""
+    def memory_bytes(self, kind: str = "VmRSS") -> int:
+        """Resident memory of the process; ``VmHWM`` for the most that it ever was."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
+
+    def metrics(self) -> dict[str, float]:
+        """All samples of /metrics, without the prefix of their names."""
+        lines = self.get("/metrics").body.decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name.removeprefix("bucketsync_"): float(value) for name, value in pairs}
+
+    def refusals(self, reason: str) -> int:
+        """How often something was refused for a reason."""
+        return int(self.metrics().get(f'refusals_total{{reason="{reason}"}}', 0))
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the end: the exit code."""
@@ -87,9 +97,15 @@ class Host:
 
 
 @contextmanager
-def running_host(repo: Path, *flags: str, keep_lines: bool = False) -> Iterator[Host]:
-    """Serve a repository on a free port until the end of the context."""
-    words = (*_COMMAND, "serve", str(repo), "--port", "0", "--json", *flags)
+def running_host(
+    repo: Path, *flags: str, keep_lines: bool = False, prelude: str = ""
+) -> Iterator[Host]:
+    """Serve a repository on a free port until the end of the context.
+
+    ``prelude`` is Python that the process runs first, as to shorten a time that nobody can set.
+    """
+    command = (sys.executable, "-c", f"{prelude}\n{_MAIN}")
+    words = (*command, "serve", str(repo), "--port", "0", "--json", *flags)
     log = subprocess.PIPE if keep_lines else None
     with subprocess.Popen(
         words, cwd=_ROOT, stdout=subprocess.PIPE, stderr=log, text=True
