@@ -42,6 +42,7 @@ _COUNTERS_PER_WINDOW: Final = 6
 # What is left of a request that was turned away is read and thrown away for so long: to close at
 # once would reset the connection, and the client would not see the answer.
 _LINGER_S: Final = 5.0
+_REST_S: Final = 2.0
 _RETRY_AFTER_S: Final = 2
 # From here on connections that do nothing make room.
 _CROWDED: Final = 0.9
@@ -151,11 +152,12 @@ class Connection(web.RequestHandler):
         """Take bytes of requests, and count those of a head that is not whole yet."""
         if self._linger is not None:
             return
-        before = self._request_count
+        # Asked first: the same bytes may be the last ones of a body.
+        before, reads_head = self._request_count, self._reads_head
         super().data_received(data)
         if self._request_count != before:
             self.head_bytes = 0
-        elif self._reads_head:
+        elif reads_head:
             if not self.head_bytes:
                 self.head_since_s = self._loop.time()
             self.head_bytes += len(data)
@@ -283,6 +285,8 @@ class Gate:
             "keepalive_timeout": self.limits.idle_s,
             "max_line_size": MAX_LINE_BYTES,
             "max_field_size": MAX_RANGE_HEADER_BYTES,
+            # For the rest of a body that was refused.
+            "lingering_time": _REST_S,
             # Nothing that is posted comes compressed.
             "auto_decompress": False,
         }

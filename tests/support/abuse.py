@@ -57,7 +57,7 @@ def send(connection: socket.socket, data: bytes) -> bool:
 def statuses(answers: bytes) -> list[int]:
     """The statuses of answers without bodies, or of the first of them."""
     lines = answers.split(b"\r\n")
-    return [int(line.split(b" ")[1]) for line in lines if line.startswith(b"HTTP/1.1 ")]
+    return [int(line.split(b" ")[1]) for line in lines if line.startswith(b"HTTP/")]
 
 
 def exchange(host: Host, data: bytes, source: str = "127.0.0.1") -> bytes:

@@ -151,3 +151,16 @@ def in_boot(disk: Disk, *words: str) -> list[str]:
     boot.write_text(disk.boot + "\n")
     script = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
     return ["unshare", "--mount", "sh", "-c", script, str(boot), *words]
+
+
+@contextmanager
+def bound(source: Path, place: Path) -> Iterator[None]:
+    """Show a file at the place of another until the end of the context; skips as above."""
+    command = ["mount", "--bind", str(source), str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"files can only be mounted by root (user {os.geteuid()})")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
