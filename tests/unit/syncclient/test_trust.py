@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, T, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Root, TargetFile, Targets, Timestamp
 
 from manifests.errors import ConfigError, ExitCode, StoreError, TransferError, TrustError
 from manifests.model import MAX_DESCRIPTOR_BYTES
@@ -39,6 +39,7 @@ from syncclient.trust import (
     stored,
     supports_symlinks,
 )
+from tests.support.signatures import next_state, payload, sign
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 ROOT = Path(__file__).parents[3]
@@ -81,23 +82,6 @@ def make_repository(folder: Path) -> Signing:
     signing = init_repository(folder, settings=Settings(dataset="birds"), now=NOW)
     publish(signing, "birds2020")
     return signing
-
-
-def payload(signing: Signing, kind: type[T]) -> T:
-    """The live payload of a role, to be changed and signed anew."""
-    signed = signing.roles()[kind.type]
-    assert isinstance(signed, kind)
-    return signed
-
-
-def sign(signing: Signing, signed: T, role: str = "") -> bytes:
-    """A document as somebody signs it who holds the keys of its role, or those of another."""
-    root, metadata = payload(signing, Root), Metadata(signed)
-    for keyid in root.roles[role or signed.type].keyids:
-        signer = signing.keys.signer(role or signed.type, root.keys[keyid])
-        assert signer
-        metadata.sign(signer, append=True)
-    return metadata.to_bytes()
 
 
 def names(signed: Signed) -> list[str]:
@@ -268,14 +252,8 @@ def test_a_release_without_sha256_is_refused(
 
 def serve_targets(signing: Signing, mirror: Mirror, targets: Targets) -> None:
     """Let the mirror serve the next version of the targets, properly signed."""
-    snapshot, timestamp = payload(signing, Snapshot), payload(signing, Timestamp)
-    for signed in (targets, snapshot, timestamp):
-        signed.version += 1
-    snapshot.meta["targets.json"] = MetaFile(targets.version)
-    timestamp.snapshot_meta = MetaFile(snapshot.version)
-    mirror.change(f"{targets.version}.targets.json", sign(signing, targets))
-    mirror.change(f"{snapshot.version}.snapshot.json", sign(signing, snapshot))
-    mirror.change("timestamp.json", sign(signing, timestamp))
+    for name, data in next_state(signing, targets).items():
+        mirror.change(name, data)
 
 
 # Refusing
