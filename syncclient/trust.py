@@ -444,9 +444,16 @@ def _stored_payload(trust: TrustStore, roots: list[Root], kind: type[T]) -> T:
 def _root_file(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(_LIMITS.root_max_length + 1)
+            data = file.read(_LIMITS.root_max_length + 1)
+        Metadata[Root].from_bytes(data)
     except OSError as error:
         raise ConfigError(f"--trust-root {path}: {error.strerror}") from error
+    except DeserializationError as error:
+        raise ConfigError(
+            f"--trust-root {path}: no TUF metadata",
+            hint="Name a copy of the publisher's 1.root.json.",
+        ) from error
+    return data
 
 
 def _read(path: Path) -> bytes | None:

@@ -96,6 +96,8 @@ def parse_expiry(texts: Sequence[str]) -> dict[str, int]:
                 hint=f"Roles are {', '.join(ROLES)}; as in timestamp=2y.",
             )
         days[role] = int(parse_duration(duration) // _DAY_S)
+        if not days[role]:
+            raise ConfigError(f"--expiry {text}: expected a day at least")
     return days
 
 

@@ -40,8 +40,8 @@ _IN_PLACE_WARNING: Final = (
     "lost to this release and to all that build upon it"
 )
 _HARD_WARNING: Final = (
-    "these files are hard links to the tree: never write to one in place (a program that "
-    "renames a new file over the old one does no harm), or the published bytes are lost"
+    "never write to one in place (a program that renames a new file over the old one "
+    "does no harm), or the published bytes are lost"
 )
 # 2**40 seconds, what a descriptor can say.
 _MAX_DATE: Final = 2**40
@@ -283,7 +283,7 @@ def _tell(published: Published, draft: Draft, seconds: float, out: Output) -> No
     _tell_tables(descriptor, out)
     _tell_torrents(published.torrents, out)
     if total.hard_links:
-        out.warn(f"{format_count(total.hard_links)} of {_HARD_WARNING}")
+        out.warn(f"{counted(total.hard_links, 'hard link')} to the tree: {_HARD_WARNING}")
     _tell_absences(published.notices, out)
     out.say(
         f"{descriptor.release} is published: {counted(total.files, 'file')} and "
@@ -381,7 +381,7 @@ def _tell_absences(notices: Notices, out: Output) -> None:
     for absence in notices.absences:
         ids = ", ".join(map(str, np.sort(absence.ids)[:3].tolist()))
         out.warn(
-            f"{format_count(len(absence.ids))} files that {absence.layer} published in "
-            f"{absence.variant} are {absence.reason} in the tree, and unavailable from now on to "
-            f"every release that has them (ids {ids}{', …' if len(absence.ids) > 3 else ''})"  # noqa: PLR2004
+            f"{absence.reason} in the tree: {counted(len(absence.ids), 'file')} that "
+            f"{absence.layer} published in {absence.variant}, unavailable from now on to every"
+            f" release that has them (ids {ids}{', …' if len(absence.ids) > 3 else ''})"  # noqa: PLR2004
         )

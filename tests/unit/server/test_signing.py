@@ -157,9 +157,11 @@ def test_expiry_is_a_duration_by_role(texts: list[str], role: str, days: int) ->
     assert parse_expiry(texts) == {**EXPIRY_DAYS, role: days}
 
 
-@pytest.mark.parametrize("text", ["mirror=2y", "timestamp", "timestamp=soon", "2y"])
+@pytest.mark.parametrize(
+    "text", ["mirror=2y", "timestamp", "timestamp=soon", "2y", "timestamp=3h"]
+)
 def test_a_bad_expiry_is_a_usage_error(text: str) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"(--expiry|duration)"):
         parse_expiry([text])
 
 

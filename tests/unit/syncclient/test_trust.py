@@ -172,6 +172,12 @@ def test_what_is_neither_file_nor_fingerprint_is_a_usage_error(
         pin_root(TrustStore(tmp_path / "new"), mirror.fetch, text)
 
 
+def test_a_file_that_is_no_root_is_named_and_not_the_host(tmp_path: Path, mirror: Mirror) -> None:
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"--trust-root .*photo\.png: no TUF metadata"):
+        pin_root(TrustStore(tmp_path / "new"), mirror.fetch, str(tmp_path / "photo.png"))
+
+
 def test_only_a_root_that_signs_itself_is_pinned(tmp_path: Path, mirror: Mirror) -> None:
     store = TrustStore(tmp_path / "new")
     unsigned = Metadata[Root].from_bytes(mirror.document("1.root.json"))
