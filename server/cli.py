@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from manifests.errors import ExitCode, StoreError, SyncError
-from syncclient.output import Output
+from syncclient.output import CommandParser, Output
 
 VERBS = ("init", "publish", "audit", "serve", "refresh", "rotate_key", "sample")
 
 
 def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     """The whole command line, or that of some verbs only (which imports less)."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="bucketsync-server",
         description="Publish and host very large tagged datasets.",
     )
@@ -46,9 +46,11 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
-    args = _parse(sys.argv[1:] if argv is None else list(argv))
-    out = Output(args.verb, json=args.json, verbosity=args.verbose - args.quiet)
+    words = sys.argv[1:] if argv is None else list(argv)
+    out = Output(_verb_of(words), json="--json" in words)
     try:
+        args = _parse(words)
+        out = Output(args.verb, json=args.json, verbosity=args.verbose - args.quiet)
         code: ExitCode = args.run(args, out)
     except SyncError as error:
         out.error(error)
@@ -65,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     """Parse with the named verb's module alone, or with all where help or an error needs them."""
-    wanted = next((word.replace("-", "_") for word in argv if not word.startswith("-")), "")
-    verbs = (wanted,) if wanted in VERBS else VERBS
-    return build_parser(verbs).parse_args(argv)
+    wanted = _verb_of(argv).replace("-", "_")
+    return build_parser((wanted,) if wanted in VERBS else VERBS).parse_args(argv)
+
+
+def _verb_of(argv: list[str]) -> str:
+    return next((word for word in argv if not word.startswith("-")), "")

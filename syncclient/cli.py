@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from manifests.errors import ExitCode, StoreError, SyncError
-from syncclient.output import Output
+from syncclient.output import CommandParser, Output
 
 VERBS = (
     "clone",
@@ -36,7 +36,7 @@ VERBS = (
 
 def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     """The whole command line, or that of some verbs only."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="bucketsync",
         description="Fetch very large tagged datasets, keep them up to date, prove every byte.",
     )
@@ -51,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
     # No process of ours imports from the working directory, where a release may have put it.
     os.environ["PYTHONSAFEPATH"] = "1"
-    args = _parse(sys.argv[1:] if argv is None else list(argv))
-    out = Output(args.verb, json=args.json, verbosity=args.verbose - args.quiet)
+    words = sys.argv[1:] if argv is None else list(argv)
+    out = Output(_verb_of(words), json="--json" in words)
     try:
+        args = _parse(words)
+        out = Output(args.verb, json=args.json, verbosity=args.verbose - args.quiet)
         code: ExitCode = args.run(args, out)
     except SyncError as error:
         out.error(error)
@@ -70,5 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     """Parse with the named verb's module alone, or with all where help or an error needs them."""
-    wanted = next((word for word in argv if not word.startswith("-")), "")
+    wanted = _verb_of(argv)
     return build_parser((wanted,) if wanted in VERBS else VERBS).parse_args(argv)
+
+
+def _verb_of(argv: list[str]) -> str:
+    return next((word for word in argv if not word.startswith("-")), "")

@@ -6,19 +6,33 @@ there.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
-from manifests.errors import ExitCode, SyncError
+from manifests.errors import ConfigError, ExitCode, SyncError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A command line whose errors are said as all others are, to people and to scripts."""
+
+    def error(self, message: str) -> NoReturn:
+        """ConfigError instead of a page of usage."""
+        hint = f"`{self.prog} --help` has all there is."
+        if "--select" in message:
+            hint = "A query that begins with - is joined by =: --select='-comic'."
+        elif "QUERY" in message or "unrecognized arguments: -" in message:
+            hint = "What begins with - and is no flag, such as a query, follows --."
+        raise ConfigError(f"{self.prog}: {message}", hint=hint)
 
 
 class Output:

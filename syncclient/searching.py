@@ -60,13 +60,15 @@ class Question:
     """What is searched for.
 
     ``now`` is what ages count from (None: what is usual where it is asked), days begin at midnight
-    in ``zone``; ``seed`` decides what is drawn at random.
+    in ``zone``; ``seed`` decides what is drawn at random.  Of what matches, the first ``limit``
+    are found (None: all).
     """
 
     query: str
     zone: tzinfo = UTC
     now: datetime | None = None
     seed: str = ""
+    limit: int | None = None
 
     def moment(self, now: datetime) -> Moment:
         """What its times are measured by, where ``now`` is usual."""
@@ -138,7 +140,7 @@ class Searcher:
         )
         while missing := await in_thread(search.missing):
             self.index.load(await self._frames.fetch(missing))
-        return await in_thread(lambda: search.run(among))
+        return await in_thread(lambda: search.run(among)[: question.limit])
 
     async def column(self, name: str) -> Column:
         """What a column says of every post, by ascending id."""

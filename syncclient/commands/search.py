@@ -31,7 +31,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "search", help="ids of the posts that match, on a server, in a tree or in JSON lines"
     )
     parser.add_argument(
-        "query", metavar="QUERY", help="in Danbooru's language; one that begins with - follows --"
+        "query",
+        metavar="QUERY",
+        nargs="?",
+        help="in Danbooru's language; one that begins with - follows --",
     )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--url", metavar="URL", help="ask a repository")
@@ -39,7 +42,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     where.add_argument(
         "--metadata",
         type=Path,
-        action="append",
+        nargs="+",
+        action="extend",
         metavar="PATH",
         help="ask in a file of posts, or a folder of posts and their tables (repeatable)",
     )
@@ -68,6 +72,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Search."""
+    _take_query(args)
     # What is wrong with it is said before anything is asked or read.
     check(parse(args.query))
     if args.limit is not None and args.limit < 0:
@@ -79,6 +84,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         zone=zone,
         now=None if args.now is None else _moment(args.now, zone),
         seed=args.seed,
+        limit=args.limit,
     )
     started_s = time.monotonic()
 
@@ -88,6 +94,17 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         return ExitCode.COMPLETE
 
     return run_async(body, out)
+
+
+def _take_query(args: argparse.Namespace) -> None:
+    """A query that follows the paths of ``--metadata`` was read as one of them."""
+    paths = args.metadata or []
+    if args.query is None and len(paths) > 1 and not paths[-1].exists():
+        args.query = str(paths.pop())
+    if args.query is None:
+        raise ConfigError(
+            "a QUERY is missing", hint="One that begins with - follows --; '' finds every post."
+        )
 
 
 def _place(args: argparse.Namespace, listen: Listener) -> Place:
@@ -128,8 +145,8 @@ def _tell(answer: Answer, args: argparse.Namespace, seconds: float, out: Output)
         out.warn(f"{fault.file}:{fault.line}: {fault.problem}")
     if len(answer.faults) > _SHOWN_FAULTS:
         out.warn(f"... and {format_count(len(answer.faults) - _SHOWN_FAULTS)} more")
-    ids = [] if args.count else answer.ids[: args.limit].tolist()
-    found = min(len(answer.ids), len(answer.ids) if args.limit is None else args.limit)
+    ids = [] if args.count else answer.ids.tolist()
+    found = len(answer.ids)
     if args.count:
         out.result(str(found))
     elif ids and not out.json:

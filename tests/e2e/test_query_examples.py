@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tests.support.client import bucketsync
 from tests.support.commands import client
 from tests.support.documents import section, table_rows
 from tests.support.examples import NOW, PAGE, POSTS, Example, ask, examples, posts
@@ -37,6 +40,29 @@ def test_a_blank_query_finds_every_post() -> None:
 def test_an_example_in_a_process_of_its_own() -> None:
     where = ("--metadata", POSTS, "--now", NOW)
     assert client("search", *where, "--", "-cat order:id").summary["ids"] == [7, 8, 9, 10, 11, 12]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["search", "cat", "--metadata", POSTS / "posts.json", POSTS / "tag_aliases.json"],
+        ["search", "--metadata", POSTS / "posts.json", POSTS / "tag_aliases.json", "--", "cat"],
+        ["search", "--metadata", POSTS / "posts.json", POSTS / "tag_aliases.json", "cat"],
+        ["search", "--metadata", POSTS / "posts.json", "cat"],
+        ["search", "--metadata", POSTS / "posts.json", "--metadata", POSTS / "pools.json", "cat"],
+    ],
+)
+def test_paths_of_metadata_may_stand_before_the_query_or_after_it(
+    words: list[str | Path],
+) -> None:
+    verb, *rest = map(str, words)
+    assert bucketsync(verb, *rest)["ids"] == [6, 5, 4, 3, 2, 1]
+
+
+def test_a_query_that_was_forgotten_is_not_a_path() -> None:
+    run = bucketsync("search", "--metadata", str(POSTS / "posts.json"), str(POSTS / "pools.json"))
+    assert run.code == 2
+    assert "a QUERY is missing" in run.error
 
 
 def test_the_table_of_posts_is_what_the_file_says() -> None:

@@ -112,7 +112,9 @@ def test_the_summary_of_a_search(publisher: Publisher, host: RawHost) -> None:
     assert "ids" not in counted.summary
     sizes = map(len, files(publisher, "y1", expected).values())
     assert (counted["count"], counted["bytes"]) == (5, sum(sizes))
-    assert bucketsync(*query, "--limit", "2")["ids"] == expected[:2]
+    limited = bucketsync(*query, "--limit", "2", "--bytes")
+    sizes = map(len, files(publisher, "y1", expected[:2]).values())
+    assert (limited["ids"], limited["count"], limited["bytes"]) == (expected[:2], 2, sum(sizes))
 
 
 def test_a_search_again_asks_for_nothing_of_the_index(host: RawHost) -> None:
