@@ -16,8 +16,12 @@ import pytest
 
 from manifests import codec
 from manifests.columns import CHUNK_BYTES
+from manifests.digest import Digest
 from manifests.errors import ExitCode
+from manifests.framed import MAGIC
+from manifests.metadata.rowfile import KIND as ROWS_KIND
 from manifests.paths import MAX_ID
+from manifests.tagindex.build import KIND as TAGS_KIND
 from tests.support.client import Run, bucketsync, contents
 from tests.support.faultreport import Record
 from tests.support.forgery import HOSTILE_FRAMES, Forgery, Frame, compress, lies_about_its_size
@@ -37,13 +41,19 @@ def publisher(tmp_path: Path) -> HostilePublisher:
 
 def refused(publisher: HostilePublisher, folder: Path, place: str, *flags: str) -> Run:
     """Clone; exit 6, the place is named, and nothing is anywhere but in the tree's own folder."""
+    run = clone(publisher, folder, *flags)
+    assert run.code == ExitCode.REFUSED, run.text
+    assert re.search(place, run.error), run.error
+    return run
+
+
+def clone(publisher: HostilePublisher, folder: Path, *flags: str) -> Run:
+    """Clone what cannot be had; nothing is anywhere but in the tree's own folder."""
     tree = folder / "user" / "tree"
     tree.parent.mkdir()
     before = files_below(folder)
     with raw_host(publisher.repo) as host:
-        run = bucketsync("clone", host.url, tree, "--source", "http", "--retries", "2", *flags)
-    assert run.code == ExitCode.REFUSED, run.text
-    assert re.search(place, run.error), run.error
+        run = bucketsync("clone", host.url, tree, "--retries", "2", "--source", "http", *flags)
     assert contents(tree) == {}
     written = files_below(folder).keys() - before.keys()
     assert all(path.startswith("user/tree/.bucketsync/") for path in written), written
@@ -301,3 +311,134 @@ def test_a_frame_that_is_not_one_frame(
     publisher.publish(codec.encode(publisher.release(Forgery(frames=[GOOD, frame]).make())))
     refused(publisher, tmp_path, r"birds1/original\.rows\[1\]")
     record("hostile publisher: manifests", survived=1)
+
+
+_FRAMES = b"no frame of anything"
+
+
+def framed(publisher: HostilePublisher, header: bytes) -> Document:
+    """The reference to a framed object of any header, whose digests match."""
+    packed = compress(header)
+    data = MAGIC + _FRAMES + packed
+    return {
+        "digest": publisher.put(data).raw,
+        "size": len(data),
+        "header_digest": Digest.of(packed).raw,
+        "header_size": len(packed),
+    }
+
+
+def framed_map(kind: str, **sections: Document) -> Document:
+    return {"format": codec.FORMAT, "kind": kind, "about": {}, "sections": sections}
+
+
+def one_frame(start: int, length: int, **changes: object) -> Document:
+    frame = {"frames": 1, "start": start.to_bytes(8, "little"), "key": bytes(4)}
+    return {**frame, "length": length.to_bytes(4, "little"), "digest": bytes(32), **changes}
+
+
+FRAMED: dict[str, tuple[Document, str]] = {
+    "of another kind": (framed_map("nothing"), r"header\.kind: expected"),
+    "with a frame outside": (framed_map("KIND", rows=one_frame(2**40, 9)), r"outside the object"),
+    "with a frame of four gigabytes": (
+        framed_map("KIND", rows=one_frame(8, 2**32 - 1)),
+        r"outside the object|more than",
+    ),
+    "with too few digests": (
+        framed_map("KIND", rows=one_frame(8, 1, digest=b"")),
+        r"digest: expected 32 bytes",
+    ),
+    "with a frame of nothing": (
+        framed_map("KIND", rows=one_frame(8, 20, digest=Digest.of(_FRAMES).raw)),
+        r"birds1/tags|metadata\.posts\.rows\[0\]",
+    ),
+    "with no sections": ({"format": codec.FORMAT, "kind": "KIND", "about": {}}, r"sections"),
+}
+
+
+@pytest.mark.parametrize("what", FRAMED)
+def test_a_tag_index(
+    what: str, publisher: HostilePublisher, tmp_path: Path, record: Record
+) -> None:
+    document, place = FRAMED[what]
+    document = {**document, "kind": document["kind"].replace("KIND", TAGS_KIND)}
+    release = publisher.release(Forgery().make())
+    release["tag_index"] = framed(publisher, codec.encode(document))
+    publisher.publish(codec.encode(release))
+    refused(publisher, tmp_path, place, "--select", "a")
+    record("hostile publisher: tag index", survived=1)
+
+
+@pytest.mark.parametrize("what", FRAMED)
+def test_a_table_of_metadata(
+    what: str, publisher: HostilePublisher, tmp_path: Path, record: Record
+) -> None:
+    document, place = FRAMED[what]
+    document = {**document, "kind": document["kind"].replace("KIND", ROWS_KIND)}
+    release = publisher.release(Forgery().make())
+    table = framed(publisher, codec.encode(document))
+    release["metadata"] = [{"name": "posts", "rows": 1, "bytes": 9, **table}]
+    publisher.publish(codec.encode(release))
+    refused(publisher, tmp_path, place, "--with-metadata")
+    record("hostile publisher: metadata", survived=1)
+
+
+@pytest.mark.parametrize("name", ["../posts", "a/b", "con", "posts ", ""])
+def test_a_table_whose_name_is_no_name(
+    name: str, publisher: HostilePublisher, tmp_path: Path, record: Record
+) -> None:
+    release = publisher.release(Forgery().make())
+    table = framed(publisher, codec.encode(framed_map(ROWS_KIND)))
+    release["metadata"] = [{"name": name, "rows": 1, "bytes": 9, **table}]
+    publisher.publish(codec.encode(release))
+    refused(publisher, tmp_path, r"metadata\[0\]\.name", "--with-metadata")
+    record("hostile publisher: metadata", survived=1)
+
+
+def torrent(publisher: HostilePublisher, data: bytes) -> Document:
+    hashes = {"v1": bytes(20), "v2": bytes(32)}
+    digest = publisher.put(data).raw
+    return {"first": 0, "last": 9, "part": 0, "digest": digest, "size": len(data), **hashes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"first": 9, "last": 0}, r"torrents\[0\]\.first"),
+        ({"v2": b"x"}, r"torrents\[0\]\.v2"),
+        ({"size": 2**40}, r"torrents\[0\]\.size"),
+        ({"part": 2}, r"torrents\[0\]\.part"),
+    ],
+)
+def test_a_set_of_torrents(
+    changes: Document, place: str, publisher: HostilePublisher, tmp_path: Path, record: Record
+) -> None:
+    release = publisher.release(Forgery().make())
+    listed = [torrent(publisher, b"de") | changes]
+    named = {"piece": 2**14, "hybrid": 1, "private": 0, "torrents": listed}
+    release["layers"][0]["torrents"] = {"original": named}
+    publisher.publish(codec.encode(release))
+    refused(publisher, tmp_path, rf"layers\[0\]\.torrents\.original\.{place}")
+    record("hostile publisher: torrents", survived=1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"de",
+        b"",
+        b"d4:infod4:name9:../../../ee",
+        b"l" * 100_000,
+        b"d4:info" + b"d1:a" * 60 + b"i1e" + b"e" * 61,
+    ],
+    ids=["empty", "nothing", "climbs", "nested", "deep"],
+)
+def test_a_torrent(data: bytes, publisher: HostilePublisher, tmp_path: Path) -> None:
+    """Peers are a way to a file like any other: who needs them is told, others ask a host."""
+    release = publisher.release(Forgery().make())
+    named = {"piece": 2**14, "hybrid": 1, "private": 0, "torrents": [torrent(publisher, data)]}
+    release["layers"][0]["torrents"] = {"original": named}
+    publisher.publish(codec.encode(release))
+    run = clone(publisher, tmp_path, "--source", "torrent", "--listen", "127.0.0.1:0")
+    assert run.code == ExitCode.INCOMPLETE, run.text
+    assert "a torrent of the release cannot be read" in run.text
