@@ -52,6 +52,8 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=3, help="of everything that is drawn (3)")
     add("--tiny-files", type=int, help="files with nothing to do (100,000; full: 1,000,000)")
     add("--far-files", type=int, help="files of 100 KB for a far network (2,000; full: 6,000)")
+    add("--entries", type=int, default=5_000_000, help="of manifests without files (5,000,000)")
+    add("--growth", type=int, nargs="+", help="files to grow to (10,000 100,000; full: 1,000,000)")
     add("--large-bytes", type=parse_size, help="in files of 1 and of 100 MiB (400M; full: 2G)")
     add("--slow", type=float, default=60.0, help="run what takes longer only once, seconds (60)")
     add("--dir", type=Path, help="work there, and leave the data there for the next time")
@@ -71,6 +73,8 @@ def scale_of(args: argparse.Namespace) -> Scale:
         seed=args.seed,
         large_bytes=args.large_bytes or (2_000 * MIB if full else 400 * MIB),
         far_files=args.far_files or (6_000 if full else 2_000),
+        entries=args.entries,
+        growth=args.growth or (10_000, 100_000, *((1_000_000,) if full else ())),
         tiny_files=args.tiny_files or (1_000_000 if full else 100_000),
     )
 
@@ -85,15 +89,15 @@ def measure(args: argparse.Namespace, folder: Path) -> Document:
         _say(f"{name} is not installed: left out")
     if not may_mount():
         _say("not root: runs get a new folder, not a new file system")
-    for name in args.jobs or [name for name in JOBS if args.full or name not in LONG]:
-        with ExitStack() as stack, quiet_writeback():
-            world = World(folder, scale, peers, stack)
-            for contest in JOBS[name](world):
-                began_s = time.monotonic()
-                _say(f"{contest.name}: {contest.title}")
-                found = contest_document(contest, *hold(contest, rules))
-                document["contests"].append(found)
-                _say(f"{plain(runs_table(found))}\n({time.monotonic() - began_s:.0f} s)\n")
+    jobs = args.jobs or [name for name in JOBS if args.full or name not in LONG]
+    with ExitStack() as stack, quiet_writeback():
+        world = World(folder, scale, peers, stack)
+        for contest in (contest for name in jobs for contest in JOBS[name](world)):
+            began_s = time.monotonic()
+            _say(f"{contest.name}: {contest.title}")
+            found = contest_document(contest, *hold(contest, rules))
+            document["contests"].append(found)
+            _say(f"{plain(runs_table(found))}\n({time.monotonic() - began_s:.0f} s)\n")
     return document
 
 

@@ -65,13 +65,13 @@ class Dataset:
     @property
     def added_files(self) -> int:
         """Files that the second release adds."""
-        return int(self.shape.files * self.shape.added)
+        return round(self.shape.files * self.shape.added)
 
     @cached_property
     def changed_ids(self) -> frozenset[int]:
         """Ids whose file is another one in the second release."""
         rng = np.random.default_rng(self.shape.seed + 2)
-        count = int(self.shape.files * self.shape.changed)
+        count = round(self.shape.files * self.shape.changed)
         return frozenset(rng.choice(self.ids, count, replace=False).tolist())
 
     @property

@@ -12,6 +12,7 @@ of a group, not that of a release.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import re
@@ -238,7 +239,9 @@ def main() -> int:
     """Print a line a step and the verdict; the exit code says whether it is kept."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--entries", type=int, default=5_000_000)
-    total = parser.parse_args().entries
+    parser.add_argument("--json", action="store_true", help="end with one line of all figures")
+    args = parser.parse_args()
+    total = args.entries
     measured: dict[str, Measured] = {}
     fresh = multiprocessing.get_context("spawn")
     with (
@@ -257,6 +260,11 @@ def main() -> int:
         f"{name:8} {row[0]:6.2f} s {row[1]:5.2f} GB  {row[2]}" for name, row in measured.items()
     ]
     print("\n".join(lines))
+    if args.json:
+        figures = {f"{name}_s": row.seconds for name, row in measured.items()}
+        figures |= {f"{name}_gb": row.peak_gb for name, row in measured.items()}
+        print(json.dumps(figures))
+        return 0
     return 0 if seconds <= REQUIRED_S and peak_gb <= REQUIRED_GB else 1
 
 

@@ -1,11 +1,17 @@
-"""The results as a value that is written as JSON, and as a table for people."""
+"""The results as a value that is written as JSON, and as tables for people.
+
+``python -m tests.bench.report RESULTS.json`` writes the tables between the marks in
+docs/explanation/performance.md anew, and the picture: no figure there is written by hand.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +19,7 @@ from typing import Any
 from tests.bench.contest import Contest, Result
 from tests.bench.disks import MOUNT_OPTIONS, may_mount
 from tests.bench.peers import PROGRAMS
+from tests.bench.plot import draw
 from tests.support.needs import find_program
 
 Document = dict[str, Any]
@@ -138,3 +145,52 @@ def plain(rows: Iterator[Sequence[str]]) -> str:
         for row in table
     ]
     return "\n".join(line.rstrip() for line in lines)
+
+
+# ------------------------------------------------------------------------------- the document
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/explanation/performance.md"
+PICTURE = ROOT / "docs/images/bench.svg"
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def markdown(rows: Iterator[Sequence[str]]) -> str:
+    """Rows as a table of Markdown, the first one its head."""
+    head, *others = rows
+    lines = [head, ["---"] * len(head), *others]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def section(document: Document) -> str:
+    """What stands between the marks: where it was measured, verdicts, and every contest."""
+    parts = [_conditions(document), markdown(verdicts_table(document))]
+    for contest in document["contests"]:
+        parts += [f"**{contest['name']}**: {contest['title']}.", markdown(runs_table(contest))]
+    return "\n\n".join(parts)
+
+
+def _conditions(document: Document) -> str:
+    here, scale = document["machine"], document["scale"]
+    lines = [
+        f"Measured at commit {here['commit']} on {here['cores']} cores of {here['processor']},",
+        f"{here['memory_bytes'] / 2**30:.0f} GiB, Linux {here['kernel']},",
+        f"Python {here['python']}; each run on {here['disk']}. Small files: {scale['files']:,} of",
+        f"{scale['mean_bytes']:,} bytes on average in {scale['buckets']:,} buckets.",
+        f"Beside: {'; '.join(here['programs'].values())}.",
+    ]
+    return "\n".join(lines)
+
+
+def write_page(document: Document, page: Path = PAGE, picture: Path = PICTURE) -> None:
+    """Put the section between its marks, and draw the picture.  ValueError without marks."""
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{page} has no {BEGIN} and {END}")
+    page.write_text(f"{before}{BEGIN}\n\n{section(document)}\n\n{END}{after}")
+    picture.write_text(draw(document))
+
+
+if __name__ == "__main__":
+    write_page(json.loads(Path(sys.argv[1]).read_text()))

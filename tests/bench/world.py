@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.bench.data import Dataset, Shape, make_dataset
@@ -20,6 +20,8 @@ from tests.bench.servers import (
 from tests.support.commands import publisher
 
 MIB = 2**20
+# What the second release of a growing dataset adds and changes.
+GROWTH_ADDED, GROWTH_CHANGED = 1000, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class Scale:
     large_bytes: int
     tiny_files: int
     far_files: int
+    entries: int
+    growth: Sequence[int]
 
     def small_shape(self) -> Shape:
         """Small files, in two releases."""
@@ -56,6 +60,14 @@ class Scale:
     def far_shape(self) -> Shape:
         """Files of 100 KB."""
         return self._even(self.far_files, 100_000)
+
+    def growing_shape(self, files: int) -> Shape:
+        """Tiny files, and a second release that changes as many of them whatever their number."""
+        return replace(
+            self._even(files, 200),
+            added=min(1.0, GROWTH_ADDED / files),
+            changed=min(1.0, GROWTH_CHANGED / files),
+        )
 
     def _even(self, files: int, size_bytes: int) -> Shape:
         return Shape(
@@ -87,7 +99,7 @@ class Arena:
     def repo(self, *flags: str) -> Path:
         """A repository of both releases, published with these flags."""
         if flags not in self._repos:
-            repo = self.dataset.folder / ("repo" + "".join(flags))
+            repo = self.dataset.folder / f"repo-{len(self._repos)}"
             for old in (repo, Path(f"{repo}-keys")):
                 shutil.rmtree(old, ignore_errors=True)
             publisher("init", repo, "--dataset", "bench", "--buckets", self.dataset.shape.buckets)
@@ -164,6 +176,10 @@ class World:
     def sized(self, size_bytes: int) -> Arena:
         """Files of one size."""
         return self.arena(f"of-{size_bytes}", self.scale.large_shape(size_bytes))
+
+    def growing(self, files: int) -> Arena:
+        """A dataset of so many tiny files, and a second release that changes a few."""
+        return self.arena(f"growing-{files}", self.scale.growing_shape(files))
 
     def far(self) -> Arena:
         """Files for a line that is far and slow."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from tests.bench.contest import Contest
-from tests.bench.jobs import far, fetching, large, load, publishing, standing
+from tests.bench.jobs import far, fetching, growth, large, load, publishing, standing, torrent
 from tests.bench.world import World
 
 Job = Callable[[World], Iterator[Contest]]
@@ -14,12 +14,16 @@ JOBS: Mapping[str, Job] = {
     "full": fetching.full,
     "incremental": fetching.incremental,
     "subset": fetching.subset,
+    "query": fetching.query,
     "noop": standing.noop,
     "verify": standing.verify,
     "publish": publishing.publish,
     "large": large.large,
     "load": load.load,
+    "torrent": torrent.torrent,
+    "entries": growth.entries,
+    "growth": growth.growth,
     "far": far.far,
 }
 # Those that take too long for a quick look.
-LONG = ("far",)
+LONG = ("torrent", "entries", "growth", "far")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from tests.bench.contest import Contest, Contestant, Faster, Figure, Memory, Rate
+from tests.bench.data import Dataset
 from tests.bench.measure import Measured, Meter
 from tests.bench.peers import TREE, Fetching, check_tree, ours
 from tests.bench.servers import Server
@@ -14,6 +18,8 @@ from tests.bench.world import Arena, World
 
 MEMORY_BYTES = 400e6
 _CHOSEN = 0.05
+# The tag of what a query asks for, and how many others a post has, of how many.
+_WANTED, _TAGS, _ALL_TAGS = "wanted", 20, 50_000
 
 
 def clone(
@@ -144,6 +150,45 @@ def subset(world: World) -> Iterator[Contest]:
             Figure(one="ours", fact="requests", label="ours, requests"),
         ],
     )
+
+
+def query(world: World) -> Iterator[Contest]:
+    """The same part, by a query on the tag index; peers are given the list that it amounts to."""
+    arena = world.small()
+    dataset = arena.dataset
+    ids = dataset.some_ids(round(dataset.shape.files * _CHOSEN))
+    rows = arena.written("posts.json", _posts(dataset, frozenset(ids)))
+    server = arena.ours("--no-torrents", "--metadata", str(rows))
+    fetching = Fetching(arena, "y1", [dataset.path(one) for one in ids], whole=False)
+    yield Contest(
+        name="query",
+        title="One file in twenty, by a query; peers by the list that it amounts to",
+        contestants=[
+            clone("ours", server, len(ids), "--select", _WANTED),
+            *fetching.contestants(name for name in world.peers if name in {"rsync", "curl"}),
+        ],
+        disks=arena.disks(_CHOSEN),
+        files=len(ids),
+        size_bytes=dataset.bytes_of(ids),
+        claims=[
+            Faster(one="ours", other="rsync -a"),
+            Faster(one="ours", other="curl -Z"),
+            Figure(one="ours", fact="requests", label="ours, requests"),
+        ],
+    )
+
+
+def _posts(dataset: Dataset, chosen: frozenset[int]) -> str:
+    """A line of metadata for each post: a few tags of many, and one of those that are chosen."""
+    rng = np.random.default_rng(dataset.shape.seed)
+    words = rng.zipf(1.3, (len(dataset.ids), _TAGS)) % _ALL_TAGS
+    lines = []
+    for post_id, row in zip(dataset.ids, words.tolist(), strict=True):
+        tags = " ".join(sorted({f"tag_{word}" for word in row}))
+        wanted = f"{_WANTED} " if post_id in chosen else ""
+        fields = {"id": str(post_id), "file_ext": "jpg", "rating": "s"}
+        lines.append(json.dumps({**fields, "tag_string": wanted + tags}) + "\n")
+    return "".join(lines)
 
 
 def do(words: list[str]) -> None:

@@ -68,6 +68,11 @@ class QBittorrent:
         self.version: str = self.call("app/version").decode()
         self.port = process.listening(PEERS_HOST)
 
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
     def call(self, method: str, **fields: object) -> bytes:
         """POST a form to the Web API: the answer."""
         return self._post(method, urlencode(fields).encode(), "application/x-www-form-urlencoded")
