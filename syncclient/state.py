@@ -14,6 +14,7 @@ believe:
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -135,11 +136,29 @@ class State:
         self.path = path
         self._warn = warn
         self._boot = boot_id()
+        self._part_from_others()
         try:
             self._db = self._connect()
         except sqlite3.Error as error:
             self._put_aside(error)
             self._db = self._connect()
+
+    def _part_from_others(self) -> None:
+        """Copy a file that has other names, as after ``cp -al``: it is about one tree only.
+
+        StoreError if the disk refuses.
+        """
+        try:
+            for suffix in ("", "-wal", "-shm"):
+                path = self.path.with_name(self.path.name + suffix)
+                if path.is_file() and path.stat().st_nlink > 1:
+                    copy = path.with_name(path.name + ".new")
+                    copy.unlink(missing_ok=True)
+                    shutil.copyfile(path, copy)
+                    copy.replace(path)
+        except OSError as error:
+            message = f"{self.path}: {error.strerror}"
+            raise StoreError(message) from error
 
     def _connect(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)
