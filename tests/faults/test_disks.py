@@ -18,6 +18,7 @@ import pytest
 from syncclient.tree import reflink
 from tests.support.client import bucketsync, contents
 from tests.support.faultreport import Record
+from tests.support.marks import long_but
 from tests.support.mounts import Disk, ext4, fill, small_disk, tmpfs
 from tests.support.publisher import Publisher as Maker
 from tests.support.rawhost import Answer, RawHost, Request, raw_host
@@ -80,9 +81,9 @@ def check_full_disk(job: Job, disk: Path, host: RawHost, record: Record, kind: s
     ("verb", "prefix", "count"),
     [
         ("clone", "tuf/", 1),
-        ("clone", "tuf/metadata/2", 1),
-        ("clone", "objects/", 1),
-        ("clone", "packs/", 1),
+        pytest.param("clone", "tuf/metadata/2", 1, marks=pytest.mark.long),
+        pytest.param("clone", "objects/", 1, marks=pytest.mark.long),
+        pytest.param("clone", "packs/", 1, marks=pytest.mark.long),
         ("clone", "packs/", 6),
         ("upgrade", "packs/", 3),
         ("verify --repair", "packs/", 3),
@@ -105,7 +106,7 @@ def test_a_disk_that_fills_up_is_told_and_the_same_command_goes_on(  # noqa: PLR
     check_full_disk(job, disk, host, record, f"full disk: {verb}")
 
 
-@pytest.mark.parametrize("verb", ["status", "verify", "upgrade"])
+@pytest.mark.parametrize("verb", long_but({"upgrade"}, ["status", "verify", "upgrade"]))
 def test_a_disk_that_is_full_from_the_start(
     publisher: Publisher, host: RawHost, disk: Path, record: Record, verb: str
 ) -> None:
@@ -122,7 +123,7 @@ def test_a_disk_that_is_full_from_the_start(
     assert bucketsync(verb, tree).code == 0
 
 
-@pytest.mark.parametrize("prefix", ["tuf/", "objects/", "packs/"])
+@pytest.mark.parametrize("prefix", long_but({"packs/"}, ["tuf/", "objects/", "packs/"]))
 def test_records_on_a_full_disk_of_their_own(  # noqa: PLR0913
     publisher: Publisher, host: RawHost, disk: Path, tmp_path: Path, record: Record, prefix: str
 ) -> None:
@@ -134,7 +135,7 @@ def test_records_on_a_full_disk_of_their_own(  # noqa: PLR0913
     check_full_disk(job, disk, host, record, "full disk: records")
 
 
-@pytest.mark.parametrize("names", [30, 60, 120, 300])
+@pytest.mark.parametrize("names", long_but({120}, [30, 60, 120, 300]))
 def test_a_disk_without_names_left_is_a_full_one(
     publisher: Publisher, host: RawHost, tmp_path: Path, record: Record, names: int
 ) -> None:
@@ -157,7 +158,7 @@ def test_a_disk_without_names_left_is_a_full_one(
 # --------------------------------------------------------------------------- publishing
 
 
-@pytest.mark.parametrize("link", ["copy", "hard"])
+@pytest.mark.parametrize("link", long_but({"copy"}, ["copy", "hard"]))
 def test_a_publish_on_a_full_disk_leaves_the_old_release(
     disk: Path, tmp_path: Path, record: Record, link: str
 ) -> None:

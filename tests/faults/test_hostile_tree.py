@@ -23,6 +23,7 @@ import pytest
 from manifests.columns import CHUNK_BYTES
 from tests.support.client import Run, bucketsync, contents, started
 from tests.support.faultreport import Record
+from tests.support.marks import long_but
 from tests.support.rawhost import RawHost, raw_host, repository_content, slow
 from tests.support.releases import Publisher, make_publisher, random_files
 
@@ -205,6 +206,18 @@ PLANTS = {
 }
 
 
+EVERY_DAY = {
+    "link for the client's folder",
+    "link for staging",
+    "link for config.toml.new",
+    "other name of a file",
+    "device for a file",
+    "pipe for a bucket",
+    "folder for the state",
+    "socket for an asset",
+}
+
+
 def part_of_the_large_file(tree: Path, publisher: Publisher) -> Path:
     """Where the client stages the file of several chunks; found by cutting a run short."""
     with raw_host(publisher.repo) as running:
@@ -224,7 +237,7 @@ def upgrade(tree: Path, host: RawHost, *flags: str) -> Run:
     return bucketsync("upgrade", tree, *words, *flags)
 
 
-@pytest.mark.parametrize("name", PLANTS)
+@pytest.mark.parametrize("name", long_but(EVERY_DAY, PLANTS))
 def test_what_was_planted_leads_nowhere_and_stops_nothing_for_good(  # noqa: PLR0913
     tree: Path, outside: Path, publisher: Publisher, host: RawHost, record: Record, name: str
 ) -> None:
@@ -335,13 +348,16 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 
 @pytest.mark.parametrize(
     ("level", "target"),
-    [
-        ("original", "."),
-        ("original/0001", "0001"),
-        ("original/0005", "0005"),
-        (".bucketsync/staging", "."),
-        (".bucketsync/trash", "."),
-    ],
+    long_but(
+        {"original/0001"},
+        [
+            ("original", "."),
+            ("original/0001", "0001"),
+            ("original/0005", "0005"),
+            (".bucketsync/staging", "."),
+            (".bucketsync/trash", "."),
+        ],
+    ),
 )
 def test_a_folder_that_flips_to_a_link_and_back_leads_nowhere(  # noqa: PLR0913
     tree: Path,
@@ -392,24 +408,27 @@ def powerless(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize(
     ("path", "mode", "codes"),
-    [
-        ("original/0001", 0o000, {7}),
-        ("original/0001", 0o300, {7}),
-        ("original/0001", 0o500, {7}),
-        ("original", 0o000, {7}),
-        ("lists", 0o000, {7}),
-        (".bucketsync", 0o500, {7}),
-        (".bucketsync", 0o000, {7, 10}),
-        (".bucketsync/state.db", 0o000, {7}),
-        (".bucketsync/state.db", 0o400, {7}),
-        (".bucketsync/staging", 0o500, {7}),
-        (".bucketsync/config.toml", 0o000, {7, 10}),
-        (".bucketsync/tuf/timestamp.json", 0o000, {0, 6, 7}),
-        (".bucketsync/cache", 0o500, {7}),
-        (".", 0o500, {7}),
-        ("original/0001/1.png", 0o000, {0}),
-        ("original/0001/31.png", 0o000, {0}),
-    ],
+    long_but(
+        [("original/0001", 0o000, {7}), ".bucketsync/state.db", "original/0001/1.png"],
+        [
+            ("original/0001", 0o000, {7}),
+            ("original/0001", 0o300, {7}),
+            ("original/0001", 0o500, {7}),
+            ("original", 0o000, {7}),
+            ("lists", 0o000, {7}),
+            (".bucketsync", 0o500, {7}),
+            (".bucketsync", 0o000, {7, 10}),
+            (".bucketsync/state.db", 0o000, {7}),
+            (".bucketsync/state.db", 0o400, {7}),
+            (".bucketsync/staging", 0o500, {7}),
+            (".bucketsync/config.toml", 0o000, {7, 10}),
+            (".bucketsync/tuf/timestamp.json", 0o000, {0, 6, 7}),
+            (".bucketsync/cache", 0o500, {7}),
+            (".", 0o500, {7}),
+            ("original/0001/1.png", 0o000, {0}),
+            ("original/0001/31.png", 0o000, {0}),
+        ],
+    ),
 )
 def test_what_may_not_be_read_or_written_is_named_and_widens_nothing(  # noqa: PLR0913
     tree: Path,

@@ -6,6 +6,7 @@ end all of them at once.  tests/e2e/test_kill_client.py has the few of every day
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from tests.support.client import Process, bucketsync, contents, started
 from tests.support.faultreport import Record
+from tests.support.publisher import Publisher as Maker
 from tests.support.rawhost import RawHost, raw_host, repository_content, slow
 from tests.support.releases import Publisher
 from tests.support.survival import (
@@ -107,3 +109,57 @@ def test_a_verb_that_is_killed_again_and_again_ends_like_one_that_was_not(  # no
     job.check_complete()
     assert source == {path: contents(path) for path in source}
     assert bucketsync("verify", job.folder).code == 0
+
+
+# --------------------------------------------------------------------------- the publisher
+
+PUBLISHER_KILLS = 12
+# Before this, no process has come to its first file.
+START_S = 0.3
+
+
+def care_for(maker: Maker, verb: str) -> tuple[str, ...]:
+    """The words of a verb of the publisher on a repository with one release."""
+    if verb == "publish":
+        return tuple(maker.arguments("y1", "--date", "2021-06-01", "--jobs", "2"))
+    role = ("timestamp",) if verb == "rotate-key" else ()
+    return (verb, str(maker.repo), *role)
+
+
+@pytest.mark.parametrize("verb", ["publish", "refresh", "rotate-key"])
+def test_a_publisher_that_is_killed_serves_what_it_served(
+    tmp_path: Path, record: Record, verb: str
+) -> None:
+    """All of its processes at once, or the main one alone."""
+    chance = random.Random(verb)  # noqa: S311 (instants of kills)
+    maker = Maker(tmp_path)
+    maker.fill(range(1, 120), size_bytes=20_000)
+    maker.publish("y0", "--date", "2020-06-01")
+    old, files = maker.releases(), maker.release_files("y0")
+    maker.fill(range(120, 400), size_bytes=20_000)
+    words, kills, longest_s = care_for(maker, verb), 0, 3.0
+    for _ in range(PUBLISHER_KILLS):
+        process = maker.run_verb(*words)
+        try:
+            process.communicate(timeout=chance.uniform(START_S, longest_s))
+        except subprocess.TimeoutExpired:
+            kills += 1
+            if chance.random() < 0.5:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.communicate()
+        live = maker.releases()
+        assert live["y0"] == old["y0"]
+        assert maker.release_files("y0") == files
+        if "y1" in live:
+            assert maker.release_files("y1") == maker.tree_files()
+            break
+    process = maker.run_verb(*words)
+    process.communicate()
+    live = maker.releases()
+    done = process.returncode == 0 or (verb == "publish" and "y1" in live)
+    record(f"kill -9: {verb}", tried=kills, survived=kills * done)
+    assert done
+    assert maker.release_files("y0") == files
+    if verb == "publish":
+        assert maker.release_files("y1") == maker.tree_files()
