@@ -102,7 +102,11 @@ def find_variants(tree: Path, layout: Layout, named: Sequence[str] = ()) -> tupl
         raise ConfigError(message, hint="Rename one; Windows and macOS would mix them up.")
     if not variants:
         message = f"{tree}: no folder has bucket folders such as {layout.bucket_name(0)} in it"
-        raise ConfigError(message, hint="Name --variant, or set --buckets and --digits.")
+        raise ConfigError(
+            message,
+            hint="Name --variant, or tell init (or audit) how buckets are named here: "
+            "--buckets and --digits.",
+        )
     return tuple(variants)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from manifests.columns import Bools, Entries
 from manifests.errors import StoreError
+from manifests.units import counted
 from syncclient.events import Listener, Notice, Phase, Progress
 from syncclient.places import Places
 from syncclient.plan import BucketPlan, Comparison, compare, record_after, settle
@@ -283,7 +284,7 @@ def tell_foreign(survey: Survey, listen: Callable[[Notice], None]) -> None:
     """Say that files of the user's are in the way, before anything is moved."""
     if survey.foreign:
         text = (
-            f"{survey.foreign:,} files here were changed by someone else; each is moved aside "
+            f"{counted(survey.foreign, 'file')} here changed by someone else; each is moved aside "
             "into the trash and named, never overwritten"
         )
         listen(Notice(text=text, warning=True))
