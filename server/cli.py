@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from manifests.errors import ExitCode, StoreError, SyncError
 from syncclient.output import CommandParser, Output
+
+# Read when numpy is imported, here and in every process that is started from here.  Nothing does
+# linear algebra, and the threads for it wait for work by turning in circles.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 VERBS = ("init", "publish", "audit", "serve", "refresh", "rotate_key", "sample")
 

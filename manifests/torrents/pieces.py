@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -65,8 +66,7 @@ def layer_counts(sizes: U64, piece_bytes: int) -> I64:
     return counts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileHashes:
+class FileHashes(NamedTuple):
     """The hashes of one file.
 
     ``root`` 32 bytes (zeros for an empty file), ``pieces`` 20 bytes a piece, ``tail`` 20 bytes,
@@ -190,6 +190,24 @@ class PieceHasher:
             return self._layer[0], b""
         layer = b"".join(self._layer)
         return root_of_layer(layer, self._piece_bytes), layer
+
+
+def hash_pieces(data: bytes, piece_bytes: int, *, hybrid: bool = True) -> FileHashes:
+    """The hashes of a whole file in memory, as a :class:`PieceHasher` gives them."""
+    size_bytes = len(data)
+    if not 0 < size_bytes < BLOCK_BYTES:
+        hasher = PieceHasher(piece_bytes, hybrid=hybrid)
+        hasher.update(data)
+        return hasher.finish()
+    # Most files of most datasets: less than a block, so one leaf, one piece and no layer.
+    tail = pieces = b""
+    if hybrid:
+        piece = hashlib.sha1(data, usedforsecurity=False)
+        tail = piece.digest()
+        for room in range(piece_bytes - size_bytes, 0, -len(_ZEROS)):
+            piece.update(_ZEROS[:room])
+        pieces = piece.digest()
+    return FileHashes(size_bytes, hashlib.sha256(data).digest(), pieces, tail, b"")
 
 
 def _sha1() -> hashlib._Hash:

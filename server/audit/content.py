@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from server.audit import containers, pictures
 from server.audit.media import Frame, Media, Problem, TooManyReadsError
@@ -80,8 +80,7 @@ def kind_of_extension(extension: str) -> Kind | None:
     return _EXTENSIONS.get(extension.lower())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Content:
+class Content(NamedTuple):
     """One file looked into: pixels are 0 where the format or the file does not state them."""
 
     kind: Kind
@@ -159,7 +158,7 @@ def _inspect(media: Media) -> Content:
         width, height, problem = walk(media)
     except TooManyReadsError:
         return Content(kind=kind)
-    return Content(kind=kind, width=width, height=height, problem=problem)
+    return Content(kind, width, height, problem)
 
 
 def _kind(head: bytes) -> Kind:

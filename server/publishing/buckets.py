@@ -192,9 +192,12 @@ class _Bucket:
             return
         names, take = self._look.names(), self._taker.take
         digests = self._base.digests
+        columns = (self._base_row, self._look.sizes, self._look.mtimes, self._look.inodes)
+        numbers = zip(rows.tolist(), *(column[rows].tolist() for column in columns), strict=True)
         taken = []
-        for row, base_row in zip(rows.tolist(), self._base_row[rows].tolist(), strict=True):
-            taken.append(take(names[row], digests[base_row].tobytes() if base_row >= 0 else None))
+        for row, base_row, *listed in numbers:
+            digest = digests[base_row].tobytes() if base_row >= 0 else None
+            taken.append(take(names[row], digest, FileStat(*listed)))
             if (placed := taken[-1].placed) is not None:
                 self._placed[row] = placed
         self._note(rows, taken)

@@ -143,13 +143,18 @@ class Gathering:
         self, tasks: Iterator[BucketTask], count: int
     ) -> Iterator[BucketReport | Workload]:
         """Survey ``count`` buckets, here as long as other processes would not end sooner."""
-        began_at = time.monotonic()
+        began_at, to_read = time.monotonic(), 0
         for done in range(count):
             elapsed_s = time.monotonic() - began_at
             left_s = elapsed_s / done * (count - done) if done else 0.0
             if self.crew.is_eager or (elapsed_s > _TRIAL_S and left_s > _ALONE_S):
                 break
-            yield survey(next(tasks))
+            result = survey(next(tasks))
+            if isinstance(result, Workload):
+                to_read += result.read_files + result.copy_files
+                if to_read > _ALONE_FILES:
+                    self.crew.start()
+            yield result
         yield from self.crew.run(survey, tasks)
 
     def _task(self, variant: str, bucket: int, aim: _Aim) -> BucketTask:

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 import blake3
 
@@ -28,6 +28,7 @@ from syncclient.tree import OPEN_READ, FileStat, reflink
 # One change while a file is read is bad luck, two are a writer at work.
 _TRIES: Final = 2
 
+P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
@@ -74,12 +75,17 @@ class Taker:
         self._place = place
         self._stage = stage
 
-    def take(self, name: str, base_digest: bytes | None) -> Taken:
+    def take(self, name: str, base_digest: bytes | None, listed: FileStat | None = None) -> Taken:
         """Read one file, and put it into the stage unless its digest is ``base_digest``.
 
-        StoreError if it changed, or was not there, twice.
+        ``listed`` is what a listing said of it.  StoreError if it changed, or was not there,
+        twice.
         """
-        taken = self._try(_TRIES, name, lambda: self._take(name, base_digest))
+        if listed is not None and self._fits_memory(listed.size_bytes):
+            taken = self._try(1, name, self._take_listed, name, base_digest, listed)
+            if taken is not None:
+                return taken
+        taken = self._try(_TRIES, name, self._take, name, base_digest)
         if taken is None:
             raise StoreError(
                 f"{self._place}/{name} changed while it was read, twice",
@@ -92,12 +98,14 @@ class Taker:
 
         None if the stat differs: then it must be taken.
         """
-        return self._try(1, name, lambda: self._place_known(name, stage, expected))
+        return self._try(1, name, self._place_known, name, stage, expected)
 
-    def _try(self, tries: int, name: str, action: Callable[[], Result]) -> Result | None:
+    def _try(
+        self, tries: int, name: str, action: Callable[P, Result], *args: P.args, **kwargs: P.kwargs
+    ) -> Result | None:
         for _ in range(tries):
             try:
-                return action()
+                return action(*args, **kwargs)
             except (_ChangedError, FileNotFoundError):
                 if self._stage is not None and self._stage.is_used:
                     with suppress(FileNotFoundError):
@@ -113,6 +121,28 @@ class Taker:
             os.close(fd)
             raise _ChangedError
         return fd, FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
+
+    def _fits_memory(self, size_bytes: int) -> bool:
+        """Whether a file is read whole before anything is made of it."""
+        return size_bytes <= CHUNK_BYTES and not (self._stage is not None and self._stage.reflinks)
+
+    def _take_listed(self, name: str, base_digest: bytes | None, listed: FileStat) -> Taken:
+        """Take a small file with one look at it, after it was read: it still is as ``listed``."""
+        fd = os.open(name, OPEN_READ, dir_fd=self._folder_fd)
+        try:
+            data = os.read(fd, listed.size_bytes + 1)
+            info = os.fstat(fd)
+        finally:
+            os.close(fd)
+        now = (info.st_size, info.st_mtime_ns, info.st_ino)
+        if now != listed or len(data) != info.st_size or not stat.S_ISREG(info.st_mode):
+            raise _ChangedError
+        plan, stage = self._plan, self._stage
+        digest, pieces = digest_bytes(data), None if plan is None else plan.hash(data)
+        placed = None
+        if stage is not None and digest != base_digest:
+            placed = self._put(name, stage, -1, listed, data)
+        return Taken(digest, b"", inspect_bytes(data), listed, placed, pieces)
 
     def _take(self, name: str, base_digest: bytes | None) -> Taken:
         fd, before = self._open(name)
@@ -155,11 +185,11 @@ class Taker:
     def _put(
         self, name: str, stage: Stage, fd: int, before: FileStat, data: bytes | None
     ) -> Placed:
-        """Put a file into the stage that is open and, if it is small, in memory."""
+        """Put a file into the stage that is in memory, or, if it is large, open."""
         if stage.links_hard:
             linked = stage.link_hard(name, self._folder_fd)
             if linked is not None:
-                if linked.inode != before.inode:
+                if (linked.mtime_ns, linked.inode) != before[1:]:
                     raise _ChangedError
                 return linked
         if data is None:
@@ -188,9 +218,8 @@ def _require_same(fd: int, before: FileStat) -> None:
 
 def _read(fd: int, size_bytes: int, plan: PiecePlan | None, out: int = -1) -> _Reading:
     """Read an open file from its start, writing what is read to ``out`` if that is open."""
-    hasher = None if plan is None else plan.hasher()
     if size_bytes > CHUNK_BYTES:
-        return _read_large(fd, size_bytes, hasher, out)
+        return _read_large(fd, size_bytes, None if plan is None else plan.hasher(), out)
     data = os.read(fd, size_bytes + 1)
     while len(data) < size_bytes and (more := os.read(fd, size_bytes + 1 - len(data))):
         data += more
@@ -198,9 +227,7 @@ def _read(fd: int, size_bytes: int, plan: PiecePlan | None, out: int = -1) -> _R
         raise _ChangedError
     if out >= 0:
         write_all(out, data)
-    if hasher is not None:
-        hasher.update(data)
-    pieces = None if hasher is None else hasher.finish()
+    pieces = None if plan is None else plan.hash(data)
     return _Reading(digest_bytes(data), b"", inspect_bytes(data), data, pieces)
 
 

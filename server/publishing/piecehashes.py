@@ -17,7 +17,7 @@ import numpy as np
 
 from manifests.columns import CHUNK_BYTES, Entries
 from manifests.errors import StoreError
-from manifests.torrents.pieces import FileHashes, PieceColumns, PieceHasher
+from manifests.torrents.pieces import FileHashes, PieceColumns, PieceHasher, hash_pieces
 from server.publishing.links import disk_error
 from server.publishing.memory import pack_columns, unpack_columns
 from syncclient.tree import open_regular
@@ -35,6 +35,10 @@ class PiecePlan:
     def hasher(self) -> PieceHasher:
         """A hasher for one file."""
         return PieceHasher(self.piece_bytes, hybrid=self.hybrid)
+
+    def hash(self, data: bytes) -> FileHashes:
+        """The hashes of one file that is in memory."""
+        return hash_pieces(data, self.piece_bytes, hybrid=self.hybrid)
 
 
 def encode_hashes(files: Sequence[FileHashes], put: Entries, plan: PiecePlan) -> bytes:

@@ -136,7 +136,8 @@ class Publication:
                 crew=self._crew,
                 progress=progress,
             )
-            harvest, found = gathering.gather(self._variants)
+            with self._repository.written_early():
+                harvest, found = gathering.gather(self._variants)
             assets, hashed = self._store_assets(memory, harvest, found)
         report = audit_files(harvest.tables(), metadata.posts, harvest.strays, self._layout)
         return Draft(

@@ -12,7 +12,7 @@ from manifests.columns import Entries
 from manifests.paths import Layout
 from manifests.torrents.grouping import Group
 from manifests.torrents.metainfo import Contents, contents_of
-from manifests.torrents.pieces import FileHashes, PieceColumns, PieceHasher
+from manifests.torrents.pieces import FileHashes, PieceColumns, hash_pieces
 
 KIB = 2**10
 LAYOUT = Layout(buckets=3, digits=4)
@@ -63,9 +63,7 @@ def entries_of_files(files: Mapping[int, tuple[str, bytes]], layout: Layout = LA
 
 def hash_file(data: bytes, piece_bytes: int, *, hybrid: bool = True) -> FileHashes:
     """The hashes of a file that comes in one portion."""
-    hasher = PieceHasher(piece_bytes, hybrid=hybrid)
-    hasher.update(data)
-    return hasher.finish()
+    return hash_pieces(data, piece_bytes, hybrid=hybrid)
 
 
 def whole(entries: Entries, layout: Layout = LAYOUT) -> Group:

@@ -56,3 +56,10 @@ def test_the_error_of_a_task_is_raised_in_its_turn() -> None:
         assert [next(results), next(results)] == [(2, 3), (3, 2)]
         with pytest.raises(ZeroDivisionError):
             next(results)
+
+
+def test_processes_that_began_early_do_the_tasks_that_come() -> None:
+    with Crew(2) as crew:
+        crew.start()
+        crew.start()
+        assert sorted(crew.run(str, iter([3, 1]))) == ["1", "3"]
