@@ -14,7 +14,14 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -88,16 +95,34 @@ class Crew:
                 pool.submit(_stand_by)
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], *, here: bool = False
+        self,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+        *,
+        here: bool = False,
+        threads: bool = False,
     ) -> Iterator[Result]:
         """Results as they are ready, in any order; ``here`` does the tasks in this process.
 
+        ``threads`` does them in threads of this process: for work that Python does little of.
         The error of a task is raised in its turn; tasks that have not begun are then given up.
         """
         if self._is_alone(here=here):
             yield from map(function, tasks)
             return
-        pool, workers = self._cluster or (self._own_pool(), self._jobs)
+        if threads and self._cluster is None:
+            with ThreadPoolExecutor(self._jobs) as pool:
+                yield from self._run(pool, self._jobs, function, tasks)
+        else:
+            yield from self._run(*self._cluster_or_pool(), function, tasks)
+
+    def _run(
+        self,
+        pool: Executor,
+        workers: int,
+        function: Callable[[Task], Result],
+        tasks: Iterable[Task],
+    ) -> Iterator[Result]:
         waiting = iter(tasks)
         running: set[Future[Result]] = set()
         try:
@@ -122,7 +147,7 @@ class Crew:
             for task in tasks:
                 yield task, function(task)
             return
-        pool, workers = self._cluster or (self._own_pool(), self._jobs)
+        pool, workers = self._cluster_or_pool()
         waiting = iter(tasks)
         running: deque[tuple[Task, Future[Result]]] = deque()
         try:
@@ -142,6 +167,10 @@ class Crew:
     def _is_alone(self, *, here: bool) -> bool:
         """Whether this process does the work."""
         return (here and not self.is_eager) or (self._jobs == 1 and self._cluster is None)
+
+    def _cluster_or_pool(self) -> tuple[Executor, int]:
+        """Where tasks are done, and how many at a time."""
+        return self._cluster or (self._own_pool(), self._jobs)
 
     def _own_pool(self) -> Executor:
         if self._pool is None:

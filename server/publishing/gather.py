@@ -33,6 +33,8 @@ _TRIAL_S: Final = 0.2
 _ALONE_S: Final = 1.5
 _ALONE_FILES: Final = 4000
 _ALONE_BYTES: Final = 200 * 10**6
+# Files of this size on average are read and hashed outside of Python nearly all the time.
+_LARGE_BYTES: Final = 2**19
 _NS: Final = 10**9
 
 
@@ -135,7 +137,9 @@ class Gathering:
             for work in left
         )
         few = max(files, linked) < _ALONE_FILES and max(size_bytes, copied) < _ALONE_BYTES
-        for report in self.crew.run(carry_out, tasks, here=few):
+        # Hashing large files lets other threads run, and threads need no time to start.
+        large = size_bytes >= files * _LARGE_BYTES
+        for report in self.crew.run(carry_out, tasks, here=few, threads=large):
             self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
             yield report
 
