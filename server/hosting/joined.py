@@ -167,6 +167,13 @@ def stale_names(files: JoinedFiles, rows: Rows) -> list[str]:
         return [item.name for item in wanted if not _is_there(folder_fd, item)]
 
 
+def require(files: JoinedFiles, row: int) -> None:
+    """StaleFilesError unless one file is what was published."""
+    stale = stale_names(files, slice(row, row + 1))
+    if stale:
+        raise StaleFilesError(files.folder, stale)
+
+
 @contextmanager
 def _opened(path: str, flags: int) -> Iterator[int | None]:
     """A descriptor of a folder or file; None if there is none."""
@@ -199,11 +206,17 @@ def _is_there(folder_fd: int | None, wanted: Wanted) -> bool:
     return is_met(wanted, info)
 
 
-def fill(files: JoinedFiles, body: Sequence[bytes | ByteRange]) -> bytearray:
-    """Literal bytes and ranges, one after another; StaleFilesError names every stale file."""
+def fill(
+    files: JoinedFiles, body: Sequence[bytes | ByteRange], buffer: bytearray | None = None
+) -> memoryview:
+    """Literal bytes and ranges, one after another; StaleFilesError names every stale file.
+
+    They are read into ``buffer`` if they fit there.
+    """
     size_bytes = sum(len(item) if isinstance(item, bytes) else item.size_bytes for item in body)
-    buffer = bytearray(size_bytes)
-    view, position = memoryview(buffer), 0
+    if buffer is None or size_bytes > len(buffer):
+        buffer = bytearray(size_bytes)
+    view, position = memoryview(buffer)[:size_bytes], 0
     stale: list[str] = []
     with _opened(files.folder, OPEN_FOLDER) as folder_fd:
         for item in body:
@@ -216,7 +229,7 @@ def fill(files: JoinedFiles, body: Sequence[bytes | ByteRange]) -> bytearray:
                 position += item.size_bytes
     if stale:
         raise StaleFilesError(files.folder, list(dict.fromkeys(stale)))
-    return buffer
+    return view
 
 
 def _fill_range(
@@ -225,8 +238,9 @@ def _fill_range(
     """Read a range of the joined files; the names of those that are stale."""
     first, last = files.rows_of(item)
     offset, position, stale = item.start - int(files.starts[first]), 0, []
+    size_bytes = item.size_bytes
     for wanted in files.wanted(slice(first, last)):
-        upto = min(position + wanted.size_bytes - offset, item.size_bytes)
+        upto = min(position + wanted.size_bytes - offset, size_bytes)
         if upto > position and not _read(folder_fd, wanted, offset, view[position:upto]):
             stale.append(wanted.name)
         offset, position = 0, upto
@@ -237,20 +251,20 @@ def _read(folder_fd: int | None, wanted: Wanted, offset: int, view: memoryview) 
     """Fill ``view`` from a file; False unless the file then still was what was published."""
     if folder_fd is None:
         return False
+    fd = -1
     try:
         fd = os.open(wanted.name, OPEN_READ, dir_fd=folder_fd)
-    except OSError as error:
-        raise_unless_absent(error)
-        return False
-    try:
-        while view and (count := os.preadv(fd, (view,), offset)):
+        count = os.preadv(fd, (view,), offset)
+        while 0 < count < len(view):
             view, offset = view[count:], offset + count
-        return not view and is_met(wanted, os.fstat(fd))
+            count = os.preadv(fd, (view,), offset)
+        return count == len(view) and is_met(wanted, os.fstat(fd))
     except OSError as error:
         raise_unless_absent(error)
         return False
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
 
 
 # --------------------------------------------------------------------------- into a socket
@@ -267,10 +281,13 @@ def push_bytes(socket_fd: int, data: memoryview) -> memoryview:
 
 
 def fill_and_push(
-    socket_fd: int, files: JoinedFiles, body: Sequence[bytes | ByteRange]
+    socket_fd: int, files: JoinedFiles, body: Sequence[bytes | ByteRange], buffer: bytearray
 ) -> memoryview:
-    """Read a batch and write what the socket takes at once; the rest.  Errors as :func:`fill`."""
-    return push_bytes(socket_fd, memoryview(fill(files, body)))
+    """Read a batch and write what the socket takes at once; the rest, which is in ``buffer``.
+
+    Errors as :func:`fill`.
+    """
+    return push_bytes(socket_fd, fill(files, body, buffer))
 
 
 def push_large(socket_fd: int, files: JoinedFiles, row: int, offset: int, count: int) -> int:

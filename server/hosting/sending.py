@@ -4,9 +4,11 @@ Rules:
 
 * The event loop neither reads a file nor waits for a disk, not even in sendfile(2).
 * A request holds one batch in memory, and what its socket takes, whatever its size.
-* Before the first byte of an answer every file it touches is looked at, and one that is not what
-  was published raises StaleFilesError.  If one changes later, the connection is cut: an answer is
-  never complete with wrong bytes in it.
+* Every file is looked at when its bytes have been read and before they are sent.  One that is not
+  what was published raises StaleFilesError if it is in the first batch, before anything was sent;
+  if it comes later, the connection is cut: an answer is never complete with wrong bytes in it.
+* Where an answer was cut, the folder is in doubt: of later answers every file is looked at before
+  the first byte, so that who asks again hears which files are gone.
 * A client that takes nothing for a while is cut off.
 """
 
@@ -14,8 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -34,6 +37,10 @@ STALL_S: Final = 60.0
 _SMALL_BYTES: Final = 128 * 2**10
 # Sent by one turn of a thread, so that one fast client does not keep it.
 _PUSH_BYTES: Final = 8 * 2**20
+# Batches kept for the next answer: a new one is a page fault for each of its pages.
+_SPARE_BUFFERS: Final = 16
+# Folders in doubt that are remembered; those that are forgotten cost a cut answer more.
+_MAX_DOUBTS: Final = 10_000
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -105,6 +112,8 @@ class Sender:
         self._metrics = metrics
         self._warn = warn
         self._stall_s = stall_s
+        self._spare: list[bytearray] = []
+        self._doubted: dict[str, None] = {}
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do blocking work in a thread; if cancelled, first wait until the thread is done."""
@@ -139,16 +148,46 @@ class Sender:
         StaleFilesError, or OSError of a broken disk, if nothing was sent yet; what goes wrong
         later cuts the connection.
         """
-        if request.method == "HEAD" or reply.body_bytes > BATCH_BYTES:
+        is_large = reply.body_bytes > BATCH_BYTES
+        if request.method == "HEAD" or (is_large and files.folder in self._doubted):
             await self._check(files, reply)
         if request.method == "HEAD" or not reply.body:
             return _head(reply)
-        if reply.body_bytes > BATCH_BYTES:
-            return await self._sending(request, reply, self._send_turns, files, reply)
+        if is_large:
+            return await self._send_large(request, reply, files)
         data = await self.run(joined.fill, files, reply.body)
         if len(data) > _SMALL_BYTES:
-            return await self._sending(request, reply, self._send_rest, memoryview(data))
+            return await self._sending(request, reply, self._send_rest, data)
         return await self._send_small(request, reply, data)
+
+    async def _send_large(
+        self, request: web.Request, reply: Reply, files: JoinedFiles
+    ) -> web.StreamResponse:
+        """Read the first batch, then send the head, and turn by turn the body."""
+        buffer = self._spare.pop() if self._spare else bytearray(BATCH_BYTES)
+        try:
+            left = turns(files, reply)
+            first, data = next(left), memoryview(b"")
+            try:
+                if isinstance(first, Batch):
+                    data = await self.run(joined.fill, files, first.body, buffer)
+                else:
+                    left = itertools.chain((first,), left)
+                    await self.run(joined.require, files, first.row)
+            except StaleFilesError:
+                # There may be more of them, and all are to be named.
+                await self._check(files, reply)
+                raise
+            return await self._sending(request, reply, self._send_turns, files, data, left, buffer)
+        finally:
+            if len(self._spare) < _SPARE_BUFFERS:
+                self._spare.append(buffer)
+
+    def _doubt(self, folder: str) -> None:
+        """Remember that a folder has files that are not what was published."""
+        self._doubted[folder] = None
+        if len(self._doubted) > _MAX_DOUBTS:
+            del self._doubted[next(iter(self._doubted))]
 
     async def _check(self, files: JoinedFiles, reply: Reply) -> None:
         """Look at every file that an answer touches, some at a time."""
@@ -162,7 +201,7 @@ class Sender:
             raise StaleFilesError(files.folder, stale)
 
     async def _send_small(
-        self, request: web.Request, reply: Reply, body: bytes | bytearray
+        self, request: web.Request, reply: Reply, body: bytes | memoryview
     ) -> web.StreamResponse:
         """Hand a body to aiohttp, which copies it with the headers and sends both at once."""
         response = web.Response(status=reply.status, headers=reply.headers, body=body)
@@ -197,17 +236,33 @@ class Sender:
             self._cut(request, response, error)
         return response
 
-    async def _send_turns(self, socket_fd: int, files: JoinedFiles, reply: Reply) -> None:
-        for turn in turns(files, reply):
-            if isinstance(turn, Stretch):
-                await self._send_stretch(socket_fd, files, turn)
-            else:
-                pushing = self._begin(joined.fill_and_push, socket_fd, files, turn.body)
-                # Also what a thread has sent when the request is cancelled was sent.
-                pushing.add_done_callback(
-                    functools.partial(self._count_batch, size_bytes=turn.size_bytes)
-                )
-                await self._send_rest(socket_fd, await self._end(pushing))
+    async def _send_turns(
+        self,
+        socket_fd: int,
+        files: JoinedFiles,
+        data: memoryview,
+        left: Iterable[Batch | Stretch],
+        buffer: bytearray,
+    ) -> None:
+        """Send ``data``, then the turns that are left, with ``buffer`` for each batch."""
+        await self._send_rest(socket_fd, data)
+        try:
+            for turn in left:
+                if isinstance(turn, Stretch):
+                    await self._send_stretch(socket_fd, files, turn)
+                else:
+                    await self._send_batch(socket_fd, files, turn, buffer)
+        except StaleFilesError:
+            self._doubt(files.folder)
+            raise
+
+    async def _send_batch(
+        self, socket_fd: int, files: JoinedFiles, turn: Batch, buffer: bytearray
+    ) -> None:
+        pushing = self._begin(joined.fill_and_push, socket_fd, files, turn.body, buffer)
+        # Also what a thread has sent when the request is cancelled was sent.
+        pushing.add_done_callback(functools.partial(self._count_batch, size_bytes=turn.size_bytes))
+        await self._send_rest(socket_fd, await self._end(pushing))
 
     async def _send_rest(self, socket_fd: int, rest: memoryview) -> None:
         """Send what is in memory as fast as the client takes it."""

@@ -239,8 +239,10 @@ def test_a_change_under_way_cuts_the_answer(
         change(world.path("y1", "512px", max(sizes)))
         length, received = rest_of(connection)
         assert received < length
-        assert host.get("/healthz").status == 200
+        # Who asks again hears which file it is, wherever in the pack that lies.
+        again = host.get(world.pack_url("y1", "512px", 0))
+        assert (again.status, json.loads(again.body)["ids"]) == (410, [max(sizes)])
         host.stop()
-    warnings = [event["message"] for event in host.events if event["event"] == "warning"]
-    assert len(warnings) == 1
-    assert "connection cut" in warnings[0]
+    cut, refused = [event["message"] for event in host.events if event["event"] == "warning"]
+    assert "connection cut" in cut
+    assert ": 410: " in refused
