@@ -1,5 +1,6 @@
 # The developer's door.  Each target makes what it needs; nothing has to be activated.
-# PYTHON=/path/to/python3 names the interpreter that .venv is made with.
+# PYTHON=/path/to/python3 names the interpreter that .venv is made with.  LIBTORRENT=other runs the
+# tests with the line of libtorrent that .venv does not have (tests/bootstrap/other-libtorrent.txt).
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -18,7 +19,8 @@ demo: environment ## make a sample dataset, publish, clone, upgrade, damage, rep
 test: environment ## run the whole suite: lint, types, tests
 	@sh tests/bootstrap/tools.sh
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(if $(LIBTORRENT),PYTHONPATH=`sh tests/bootstrap/libtorrent.sh`) \
+	    $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 faults: environment ## try every fault, the long ones too, and print what was survived
 	@sh tests/bootstrap/tools.sh
@@ -51,7 +53,8 @@ lock: environment ## write requirements.lock anew from pyproject.toml, newest ve
 	    --no-emit-trusted-host --output-file requirements.lock pyproject.toml
 
 clean: ## remove the environment, the caches and the logs
-	@rm -rf .venv .venv-install.log .apt-install.log .npm-install.log .faults.jsonl .demo build dist
+	@rm -rf .venv .venv-install.log .apt-install.log .npm-install.log .libtorrent-install.log
+	@rm -rf .faults.jsonl .demo build dist
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -171,6 +171,8 @@ class Transport:
     listen: str = "0.0.0.0:0,[::]:0"
     # Bytes a second to all peers; 0 for no limit.
     upload_limit: int = 0
+    # Memory in which small files from peers wait for their names, in bytes; 0 for none.
+    staging_memory: int = 500_000_000
     # Ways to find peers, and to reach them, beside trackers and TCP.
     dht: bool = False
     lsd: bool = False
@@ -180,7 +182,7 @@ class Transport:
 
 
 _LISTS = {"mirrors", "locals", "allow_redirect", "peers"}
-_RATES = {"bwlimit", "min_rate", "upload_limit"}
+_RATES = {"bwlimit", "min_rate", "staging_memory", "upload_limit"}
 _SWITCHES = {"dht", "lsd", "utp", "port_mapping"}
 _CHOICES = {
     "source": ("auto", "http", "torrent"),

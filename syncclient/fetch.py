@@ -71,6 +71,8 @@ class Batch:
     hard_link: bool = False
     # Whether ``locals`` is our own staging, into which peers delivered.
     staged: bool = False
+    # Whether that staging is in memory, so that its bytes have to be written once.
+    in_memory: bool = False
 
     @property
     def large(self) -> bool:
@@ -99,6 +101,7 @@ class Batch:
             locals=self.locals,
             hard_link=self.hard_link,
             staged=self.staged,
+            in_memory=self.in_memory,
         )
 
 
@@ -291,6 +294,11 @@ def _place_checked(
         text = f"{batch.urls[row]}: the bytes that came do not have the BLAKE3 of the manifest"
         outcome.problems.append(Problem(row=row, text=text))
         return
+    _place_bytes(store, batch, row, data, outcome)
+
+
+def _place_bytes(store: Store, batch: Batch, row: int, data: memoryview, outcome: Outcome) -> None:
+    """Give verified bytes their name."""
     aside = store.place_bytes(
         batch.folder,
         batch.names[row],
@@ -306,10 +314,11 @@ def _place_checked(
 
 def _from_trees(runner: Runner, batch: Batch, outcome: Outcome) -> list[int]:
     """Take what other trees on this machine hold; the rows that none of them has."""
+    take = _from_memory if batch.in_memory else _from_tree
     return [
         row
         for row in range(len(batch.names))
-        if not any(_from_tree(runner, batch, row, folder, outcome) for folder in batch.locals)
+        if not any(take(runner, batch, row, folder, outcome) for folder in batch.locals)
     ]
 
 
@@ -348,6 +357,26 @@ def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Out
     finally:
         os.close(fd)
     return False
+
+
+def _from_memory(runner: Runner, batch: Batch, row: int, folder: str, outcome: Outcome) -> bool:
+    """Take a file of our own staging in memory: read once, and written once."""
+    if batch.large:
+        return _from_tree(runner, batch, row, folder, outcome)
+    path = os.path.join(folder, batch.names[row])  # noqa: PTH118 (a hot loop over strings)
+    try:
+        fd = open_regular(path)
+    except OSError:
+        return False
+    try:
+        data = memoryview(os.read(fd, batch.sizes[row] + 1))
+    finally:
+        os.close(fd)
+    if digest_bytes(data) != batch.digests[row]:
+        return False
+    _place_bytes(runner.store(batch.root), batch, row, data, outcome)
+    outcome.peer_bytes += batch.sizes[row]
+    return True
 
 
 class _LargeFile:

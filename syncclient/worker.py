@@ -3,31 +3,27 @@
 One Python process creates about 20,000 small files a second and two twice that (measured; threads
 add nothing), so large jobs are spread over processes.  A worker is ``python -m
 syncclient.worker``; it reads pickled messages from its stdin and writes outcomes to its stdout,
-ends when its stdin does, and so never outlives the client.  Pickle is safe here: both ends are
-this program.
+ends when its stdin does, and so never outlives the client.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import pickle
 import signal
-import struct
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from manifests.errors import SyncError
 from syncclient.fetch import Batch, Outcome, Runner
+from syncclient.pipes import STREAM_BYTES, messages, packed, write_all
 from syncclient.sources.http import HttpOptions, HttpSource
 from syncclient.sources.limits import TokenBucket
 
-_LENGTH = struct.Struct("<I")
-_STREAM_BYTES = 2**20
+_STDOUT = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +95,7 @@ class ProcessWorker:
             "syncclient.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            limit=_STREAM_BYTES,
+            limit=STREAM_BYTES,
             # Ctrl-C is for the client, which ends its workers in order.
             start_new_session=True,
         )
@@ -113,8 +109,7 @@ class ProcessWorker:
         ended = self._reader is not None and self._reader.done()
         if ended or self._process.stdin is None or self._process.stdin.is_closing():
             raise _ended()
-        data = pickle.dumps(message)
-        self._process.stdin.write(_LENGTH.pack(len(data)) + data)
+        self._process.stdin.write(packed(message))
 
     async def run(self, batch: Batch, host: int | None) -> Outcome:
         """Run one batch there; a cancel here cancels it there too."""
@@ -136,7 +131,7 @@ class ProcessWorker:
         stream = self._process.stdout
         try:
             if stream is not None:
-                async for serial, outcome in _messages(stream):
+                async for serial, outcome in messages(stream):
                     future = self._waiting.get(serial)
                     if future is not None and not future.done():
                         future.set_result(outcome)
@@ -161,17 +156,6 @@ def _ended() -> SyncError:
     )
 
 
-async def _messages(stream: asyncio.StreamReader) -> AsyncIterator[Any]:
-    """Unpickled messages until the stream ends."""
-    while True:
-        try:
-            length = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))[0]
-            data = await stream.readexactly(length)
-        except asyncio.IncompleteReadError:
-            return
-        yield pickle.loads(data)  # noqa: S301 (a pipe between two processes of this program)
-
-
 @asynccontextmanager
 async def open_workers(
     setup: WorkerSetup, processes: int, limiter: TokenBucket
@@ -194,10 +178,10 @@ async def open_workers(
 
 async def _serve() -> None:
     loop = asyncio.get_running_loop()
-    stream = asyncio.StreamReader(limit=_STREAM_BYTES)
+    stream = asyncio.StreamReader(limit=STREAM_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), sys.stdin.buffer)
-    messages = _messages(stream)
-    setup, rate_bytes_s = await anext(messages)
+    received = messages(stream)
+    setup, rate_bytes_s = await anext(received)
     tasks: dict[int, asyncio.Task[None]] = {}
     # An error nobody thought of ends the group, the process, and so the client's waiting for it.
     async with (
@@ -207,10 +191,10 @@ async def _serve() -> None:
 
         async def run(serial: int, batch: Batch, host: int | None) -> None:
             outcome = await worker.run(batch, host)
-            data = pickle.dumps((serial, outcome))
-            _write_all(_LENGTH.pack(len(data)) + data)
+            # Outcomes are small and the client reads at once, so this does not hold up the loop.
+            write_all(_STDOUT, packed((serial, outcome)))
 
-        async for message in messages:
+        async for message in received:
             if message[0] == "run":
                 task = group.create_task(run(*message[1:]))
                 tasks[message[1]] = task
@@ -223,16 +207,6 @@ async def _serve() -> None:
 
 def _forget(tasks: dict[int, asyncio.Task[None]], serial: int, _: asyncio.Task[None]) -> None:
     tasks.pop(serial, None)
-
-
-def _write_all(data: bytes) -> None:
-    """Outcomes are small and the client reads at once, so this does not hold up the loop."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(1, view) :]
-        except BrokenPipeError:
-            return
 
 
 def main() -> None:

@@ -140,6 +140,11 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--retries", type=int, metavar="N", help="tries before a host is given up")
     add_peering(group)
     group.add_argument(
+        "--staging-memory",
+        metavar="SIZE",
+        help="memory in which small files from peers wait to be checked (default: 500M)",
+    )
+    group.add_argument(
         "--timeout", dest="timeout_s", type=float, metavar="SECONDS", help="wait for an answer"
     )
 

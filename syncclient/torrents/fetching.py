@@ -8,6 +8,8 @@ Rules:
 * At most ``WINDOW`` torrents at a time, so memory does not grow with the release.
 * Beside hosts, a torrent that brings nothing for some seconds gives its files back, and one that
   is slow does when the hosts have nothing else to do.  Alone, it is given up after a longer while.
+* After a crash of libtorrent each torrent asks one peer at a time, and one that sends wrong bytes
+  or too little is barred for the rest of the run.
 * What an earlier run left in staging is hashed again by libtorrent, and again for its BLAKE3.
   A staged file that already has a name in the tree is taken away first: nothing ever writes to it.
 """
@@ -37,9 +39,12 @@ from syncclient.parcels import Parcel, Parcels
 from syncclient.places import Places
 from syncclient.plan import Rows
 from syncclient.store import STAGING
+from syncclient.torrents.apart import SwarmProcess
 from syncclient.torrents.finding import PeerFinder
-from syncclient.torrents.runs import Run, load_metainfo
-from syncclient.torrents.swarm import Member, Metainfo, Swarm
+from syncclient.torrents.members import Member, Metainfo, SwarmEndedError
+from syncclient.torrents.memory import NO_MEMORY, MemoryStaging
+from syncclient.torrents.peers import Address
+from syncclient.torrents.runs import Run, metainfo_bytes
 from syncclient.worker import Worker
 
 WINDOW: Final = 16
@@ -83,6 +88,7 @@ class Ways:
     give_up_s: float
     # Whether libtorrent may find peers by itself: by other trackers, the hash table, the network.
     finds_more: bool
+    memory: MemoryStaging = NO_MEMORY
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +136,7 @@ class PeerTransfer:
 
     def __init__(
         self,
-        swarm: Swarm,
+        swarm: SwarmProcess,
         finder: PeerFinder,
         parcels: Parcels,
         runs: Sequence[Run],
@@ -138,6 +144,7 @@ class PeerTransfer:
     ) -> None:
         self._swarm = swarm
         self._finder = finder
+        self._caution = finder.caution
         self._parcels = parcels
         # From the end of the plan, which hosts begin at its start.
         self._runs = list(reversed(runs))
@@ -172,6 +179,8 @@ class PeerTransfer:
 
         async def work() -> None:
             for run in waiting:
+                if self._swarm.has_crashed:
+                    return
                 await self._one(run)
 
         with first_of_group():
@@ -209,25 +218,36 @@ class PeerTransfer:
             return
         try:
             await self._fetch(claim)
+        except SwarmEndedError:
+            # Who asked for peers tells of it, once.
+            return
         except (TransferError, TimeoutError, RuntimeError) as error:
             self._ways.listen(Notice(text=f"peers: {error}", warning=True))
         finally:
             self._give_back(claim)
+            await self._swarm.forget(claim.metainfo)
 
     async def _open(self, run: Run) -> _Claim | None:
         """Claim what is wanted of one torrent, if there is enough."""
         if not self._wants(run) or not self._is_hopeful(run):
             return None
         try:
-            metainfo = await load_metainfo(run.ref, self._ways.hosts, self._ways.cache)
+            data = await metainfo_bytes(run.ref, self._ways.hosts, self._ways.cache)
+            metainfo = await self._swarm.read(data)
+        except SwarmEndedError:
+            return None
         except TransferError as error:
             self._ways.listen(Notice(text=f"peers: {error.message}", warning=True))
             return None
         if not (metainfo.has_trackers or self._ways.finds_more or self._finder.peers_of(run)):
             self._barren += 1
+            await self._swarm.forget(metainfo)
             return None
         claim = self._claim(run, metainfo)
-        return claim if claim.places else None
+        if not claim.places:
+            await self._swarm.forget(metainfo)
+            return None
+        return claim
 
     def _claim(self, run: Run, metainfo: Metainfo) -> _Claim:
         rows_of = {path: row for row, path in enumerate(metainfo.paths)}
@@ -257,31 +277,33 @@ class PeerTransfer:
 
     async def _fetch(self, claim: _Claim) -> None:
         run, places = claim.run, self._ways.places
-        root = places.root(run.variant)
-        staging = Path(root, *STAGING, run.key.hex())
+        size_bytes, name = claim.sizes(claim.left), run.key.hex()
+        staging = self._ways.memory.take(name, len(claim.left), size_bytes)
+        if staging is None:
+            staging = Path(places.root(run.variant), *STAGING, name)
         fresh = await asyncio.to_thread(_prepare, staging, claim)
-        member = await self._swarm.fetch(
-            claim.metainfo,
-            staging,
-            claim.left,
-            fresh=fresh,
-            peers=self._finder.peers_of(run),
-        )
+        peers = self._finder.peers_of(run)
+        metainfo, left = claim.metainfo, claim.left
+        member = await self._swarm.fetch(metainfo, staging, left, fresh=fresh, peers=peers)
         try:
             await self._watch(claim, member, staging)
-        except asyncio.CancelledError:
-            # The next run goes on with what is staged.
+        except (asyncio.CancelledError, SwarmEndedError):
+            # The next run, or swarm, goes on with what is staged.
             await self._swarm.remove(member)
             raise
         except BaseException:
             await self._let_go(member, staging)
             raise
+        finally:
+            if self._caution.active and claim.left:
+                self._caution.barred.update(peers)
         await self._let_go(member, staging)
         await self._offer(claim)
 
     async def _let_go(self, member: Member, staging: Path) -> None:
         await self._swarm.remove(member)
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
+        self._ways.memory.give_back(staging)
 
     async def _offer(self, claim: _Claim) -> None:
         """Offer what was fetched from where it is now, until the run ends or others need room."""
@@ -312,13 +334,11 @@ class PeerTransfer:
             ready &= claim.left
             now_s = time.monotonic()
             if due := _due(claim, ready, now_s - committed_s):
-                await self._swarm.flush(member)
-                await self._commit(claim, due, staging)
+                await self._bring(claim, member, due, staging)
                 committed_s = pace.moved_s = time.monotonic()
                 continue
-            if member.error:
-                raise TransferError(member.error)
-            if new := set(self._finder.peers_of(claim.run)) - known:
+            self._check(member, known)
+            if new := self._new_peers(claim, known):
                 known |= new
                 await self._swarm.connect(member, sorted(new))
             status = await self._swarm.status(member)
@@ -330,6 +350,7 @@ class PeerTransfer:
                 asked_s = now_s
                 await self._swarm.connect(member, sorted(known))
             if self._is_over(pace, now_s, status.peers):
+                await self._bring(claim, member, ready, staging)
                 return
             if self._is_late(claim, pace, now_s):
                 await self._halve(claim, member)
@@ -338,6 +359,27 @@ class PeerTransfer:
                     await member.changed.wait()
             # Files complete by the hundred.
             await asyncio.sleep(_GATHER_S)
+
+    async def _bring(self, claim: _Claim, member: Member, rows: set[int], staging: Path) -> None:
+        """Let files that are complete enter the tree."""
+        if rows:
+            await self._swarm.flush(member)
+            await self._commit(claim, rows, staging)
+
+    def _check(self, member: Member, known: set[Address]) -> None:
+        """Raise TransferError if a torrent cannot go on, for whatever reason."""
+        if self._swarm.has_crashed:
+            raise SwarmEndedError
+        if member.error:
+            raise TransferError(member.error)
+        if self._caution.active and member.failed_pieces:
+            raise TransferError(f"{_names(known)} sent wrong bytes and is left out")
+
+    def _new_peers(self, claim: _Claim, known: set[Address]) -> set[Address]:
+        """Peers that a torrent has not been told of; with caution it has one for good."""
+        if self._caution.active and known:
+            return set()
+        return set(self._finder.peers_of(claim.run)) - known
 
     def _is_over(self, pace: _Pace, now_s: float, peers: int) -> bool:
         """Whether nothing came for so long that others should have what is left."""
@@ -371,12 +413,13 @@ class PeerTransfer:
         """Let workers check staged files and name them in the tree, some batches at a time."""
         slots = asyncio.Semaphore(_BATCHES_A_WORKER * len(self._ways.workers))
         folders = staging / claim.run.variant
+        in_memory = self._ways.memory.holds(staging)
 
         async def place(parcel: Parcel, rows: Sequence[int]) -> None:
             entries = np.array([claim.places[row][1] for row in rows], np.intp)
             folder = str(folders / self._ways.places.layout.bucket_name(parcel.work.bucket))
             batch = self._ways.make_batch(parcel, entries)
-            batch = replace(batch, locals=(folder,), staged=True)
+            batch = replace(batch, locals=(folder,), staged=True, in_memory=in_memory)
             async with slots:
                 outcome = await self._next_worker().run(batch, None)
             self._ways.on_outcome(batch, outcome)
@@ -399,6 +442,10 @@ class PeerTransfer:
     def _next_worker(self) -> Worker:
         self._turn += 1
         return self._ways.workers[self._turn % len(self._ways.workers)]
+
+
+def _names(peers: Iterable[Address]) -> str:
+    return ", ".join(f"{peer.host} port {peer.port}" for peer in sorted(peers))
 
 
 def _by_parcel(claim: _Claim, rows: Iterable[int]) -> list[tuple[Parcel, list[int]]]:

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from manifests.errors import ManifestError, TransferError
@@ -41,13 +42,34 @@ _NO_TRACKER = {
 }
 
 
+@dataclass(slots=True)
+class Caution:
+    """Whether peers are asked one at a time, and which are not asked any more."""
+
+    active: bool = False
+    barred: set[Address] = field(default_factory=set)
+
+    def choose(self, peers: Sequence[Address]) -> tuple[Address, ...]:
+        """Whom to ask, of those that are known."""
+        if not self.active:
+            return tuple(peers)
+        return tuple(peer for peer in peers if peer not in self.barred)[:1]
+
+
 class PeerFinder:
     """Tells hosts what is wanted and offered, and remembers who else is there."""
 
-    def __init__(self, hosts: Hosts, port: int, explicit: Sequence[Address] = ()) -> None:
+    def __init__(
+        self,
+        hosts: Hosts,
+        port: int,
+        explicit: Sequence[Address] = (),
+        caution: Caution | None = None,
+    ) -> None:
         self._hosts = hosts
         self._port = port
         self._explicit = tuple(explicit)
+        self.caution = caution or Caution()
         self._trackers = list(range(len(hosts.urls)))
         self._peers: dict[bytes, tuple[Address, ...]] = {}
         self._announced: dict[bytes, tuple[Run, State]] = {}
@@ -56,7 +78,7 @@ class PeerFinder:
 
     def peers_of(self, run: Run) -> tuple[Address, ...]:
         """Peers of a torrent: those named by the user, then those that trackers named."""
-        return (*self._explicit, *self._peers.get(run.key, ()))
+        return self.caution.choose((*self._explicit, *self._peers.get(run.key, ())))
 
     @property
     def has_tracker(self) -> bool:

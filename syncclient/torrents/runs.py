@@ -16,7 +16,6 @@ from syncclient.cachedobject import cache_path, object_path
 from syncclient.documents import write_durably
 from syncclient.hosts import Hosts
 from syncclient.parcels import Parcel
-from syncclient.torrents.swarm import Metainfo, read_metainfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +51,8 @@ def runs_of(descriptor: Descriptor, variants: Iterable[str]) -> list[Run]:
     ]
 
 
-async def load_metainfo(ref: TorrentRef, hosts: Hosts, cache: Path) -> Metainfo:
-    """A .torrent from the cache or a host, checked against its BLAKE3, and read."""
+async def metainfo_bytes(ref: TorrentRef, hosts: Hosts, cache: Path) -> bytes:
+    """A .torrent from the cache or a host, checked against its BLAKE3."""
     path = cache_path(cache, ref.digest)
 
     def held() -> bytes | None:
@@ -73,4 +72,4 @@ async def load_metainfo(ref: TorrentRef, hosts: Hosts, cache: Path) -> Metainfo:
 
         data = await hosts.document(object_path(ref.digest), MAX_METAINFO_BYTES, check)
         await write_durably(path, data)
-    return await asyncio.to_thread(read_metainfo, data)
+    return data

@@ -30,8 +30,9 @@ from syncclient.hosts import Hosts
 from syncclient.pool import in_thread
 from syncclient.torrents.finding import PeerFinder
 from syncclient.torrents.holdings import Held, Holdings, Mark
-from syncclient.torrents.runs import Run, load_metainfo
-from syncclient.torrents.swarm import Member, Status, Swarm
+from syncclient.torrents.members import Member, Status
+from syncclient.torrents.runs import Run, metainfo_bytes
+from syncclient.torrents.swarm import Swarm
 
 # Of memory, for each file of a torrent in the session: 502 were measured for a million files
 # (python -m tests.bench.seeding), and peers want some.
@@ -213,7 +214,8 @@ class Seeder:
     async def _join(self, offer: Offer, held: Held | None = None) -> None:
         """Offer what is held of a torrent, or let it wait for room."""
         try:
-            metainfo = await load_metainfo(offer.run.ref, self._hosts, self._cache)
+            data = await metainfo_bytes(offer.run.ref, self._hosts, self._cache)
+            metainfo = await self._swarm.read(data)
         except SyncError as error:
             self._listen(Notice(text=f"not offered: {_label(offer.run)}: {error}", warning=True))
             self._offers.pop(offer.run.key, None)

@@ -26,8 +26,9 @@ from typing import Any, Final, Self, TypeVar
 import libtorrent
 import numpy as np
 
-from manifests.columns import I64, Bools
+from manifests.columns import Bools
 from manifests.errors import TransferError
+from syncclient.torrents.members import Member, Metainfo, Status, SwarmSettings
 from syncclient.torrents.peers import Address
 
 T = TypeVar("T")
@@ -49,93 +50,58 @@ _READ_BYTES: Final = 65536
 _CONTROL_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwarmSettings:
-    """How the client behaves among peers; rates in bytes a second, 0 for no limit."""
-
-    listen: str = "0.0.0.0:0,[::]:0"
-    upload_rate: int = 0
-    download_rate: int = 0
-    connections: int = 500
-    dht: bool = False
-    lsd: bool = False
-    utp: bool = False
-    port_mapping: bool = False
-    # "prefer", "require" or "off" (message stream encryption).
-    encryption: str = "prefer"
-    # Whether anything is to be fetched; if not, nobody asks which files are complete.
-    fetches: bool = True
-
-    def pack(self) -> dict[str, Any]:
-        """As libtorrent wants it."""
-        policy = {"prefer": 1, "require": 0, "off": 2}[self.encryption]
-        category = lt.alert.category_t
-        mask = (
-            category.error_notification
-            | category.status_notification
-            | category.storage_notification
-            | category.tracker_notification
-        )
-        if self.fetches:
-            mask |= category.file_progress_notification
-        return {
-            "listen_interfaces": self.listen,
-            "upload_rate_limit": self.upload_rate,
-            "download_rate_limit": self.download_rate,
-            # A limit is a limit, on the local network too.
-            "ignore_limits_on_local_network": False,
-            "connections_limit": self.connections,
-            "enable_dht": self.dht,
-            "enable_lsd": self.lsd,
-            "enable_upnp": self.port_mapping,
-            "enable_natpmp": self.port_mapping,
-            # On loopback uTP was 20 times slower than TCP.
-            "enable_outgoing_utp": self.utp,
-            "enable_incoming_utp": self.utp,
-            "in_enc_policy": policy,
-            "out_enc_policy": policy,
-            "allow_multiple_connections_per_ip": True,
-            "alert_mask": int(mask),
-            "alert_queue_size": _ALERTS,
-            "max_queued_disk_bytes": 32 * 2**20,
-            "active_limit": -1,
-            "active_downloads": -1,
-            "active_seeds": -1,
-            "active_checking": -1,
-            "unchoke_slots_limit": -1,
-            "announce_to_all_trackers": False,
-            "announce_to_all_tiers": False,
-            "max_concurrent_http_announces": 20,
-            "stop_tracker_timeout": 2,
-            "tick_interval": 200,
-            "min_reconnect_time": 2,
-            "max_failcount": 20,
-            "file_pool_size": 100,
-            "request_queue_time": 1,
-            "user_agent": "bucketsync",
-            "peer_fingerprint": "-BY1000-",
-            # Our own HTTP client fetches from hosts.
-            "max_web_seed_connections": 0,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Metainfo:
-    """A torrent that libtorrent has read (``params``): its real files.
-
-    ``index`` numbers a file for libtorrent, which also counts pads; ``first_pieces`` and
-    ``piece_counts`` (n,) i64 are in the order of ``paths``.
-    """
-
-    params: Any
-    paths: tuple[str, ...]
-    index: I64
-    first_pieces: I64
-    piece_counts: I64
-    total_files: int
-    total_pieces: int
-    private: bool
-    has_trackers: bool
+def _pack(settings: SwarmSettings) -> dict[str, Any]:
+    """As libtorrent wants it."""
+    policy = {"prefer": 1, "require": 0, "off": 2}[settings.encryption]
+    category = lt.alert.category_t
+    mask = (
+        category.error_notification
+        | category.status_notification
+        | category.storage_notification
+        | category.tracker_notification
+    )
+    if settings.fetches:
+        mask |= category.file_progress_notification
+    return {
+        "listen_interfaces": settings.listen,
+        "upload_rate_limit": settings.upload_rate,
+        "download_rate_limit": settings.download_rate,
+        # A limit is a limit, on the local network too.
+        "ignore_limits_on_local_network": False,
+        "connections_limit": settings.connections,
+        "enable_dht": settings.dht and not settings.cautious,
+        "enable_lsd": settings.lsd and not settings.cautious,
+        "enable_upnp": settings.port_mapping,
+        "enable_natpmp": settings.port_mapping,
+        # On loopback uTP was 20 times slower than TCP.
+        "enable_outgoing_utp": settings.utp,
+        "enable_incoming_tcp": not settings.cautious,
+        "enable_incoming_utp": settings.utp and not settings.cautious,
+        "in_enc_policy": policy,
+        "out_enc_policy": policy,
+        "allow_multiple_connections_per_ip": True,
+        "alert_mask": int(mask),
+        "alert_queue_size": _ALERTS,
+        "max_queued_disk_bytes": 32 * 2**20,
+        "active_limit": -1,
+        "active_downloads": -1,
+        "active_seeds": -1,
+        "active_checking": -1,
+        "unchoke_slots_limit": -1,
+        "announce_to_all_trackers": False,
+        "announce_to_all_tiers": False,
+        "max_concurrent_http_announces": 20,
+        "stop_tracker_timeout": 2,
+        "tick_interval": 200,
+        "min_reconnect_time": 2,
+        "max_failcount": 20,
+        "file_pool_size": 100,
+        "request_queue_time": 1,
+        "user_agent": "bucketsync",
+        "peer_fingerprint": "-BY1000-",
+        # Our own HTTP client fetches from hosts.
+        "max_web_seed_connections": 0,
+    }
 
 
 def read_metainfo(data: bytes) -> Metainfo:
@@ -167,53 +133,6 @@ def read_metainfo(data: bytes) -> Metainfo:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """One torrent now; rates in bytes a second.
-
-    ``copies`` says how often the rarest piece is there among the peers that are connected, us not
-    counted; -1 if it is not known.
-    """
-
-    peers: int
-    seeds: int
-    # Here, and right as far as it is known.
-    done_bytes: int
-    downloaded_bytes: int
-    uploaded_bytes: int
-    download_rate: int
-    upload_rate: int
-    copies: float
-
-
-class Member:
-    """One torrent in the session.
-
-    ``completed`` are libtorrent's numbers of files that are complete but may not be on the disk;
-    ``changed`` is set by everything that happens.
-    """
-
-    def __init__(self) -> None:
-        self.completed: set[int] = set()
-        self.changed = asyncio.Event()
-        self.removed = asyncio.Event()
-        self.error = ""
-        self.handle: Any = None
-        self.flushes: list[asyncio.Future[None]] = []
-
-    def take_completed(self) -> set[int]:
-        """What has completed since the last call."""
-        taken, self.completed = self.completed, set()
-        return taken
-
-    def end_flushes(self) -> None:
-        """All that was complete is on the file system."""
-        for future in self.flushes:
-            if not future.done():
-                future.set_result(None)
-        self.flushes.clear()
-
-
 @dataclass(slots=True)
 class _Traffic:
     downloaded_bytes: int = 0
@@ -238,7 +157,7 @@ class Swarm:
         # Both ends: an end that blocks deadlocks with libtorrent's thread.
         self._read.setblocking(False)  # noqa: FBT003
         self._write.setblocking(False)  # noqa: FBT003
-        self._session = await self.call(lambda: lt.session(self._settings.pack()))
+        self._session = await self.call(lambda: lt.session(_pack(self._settings)))
         self._session.set_alert_fd(self._write.fileno())
         asyncio.get_running_loop().add_reader(self._read.fileno(), self._take_alerts)
         self._take_alerts()
@@ -298,6 +217,8 @@ class Swarm:
             return
         if isinstance(alert, lt.file_completed_alert):
             member.completed.add(int(alert.index))
+        elif isinstance(alert, lt.hash_failed_alert):
+            member.failed_pieces += 1
         elif isinstance(alert, lt.cache_flushed_alert):
             member.end_flushes()
         elif isinstance(alert, (lt.torrent_error_alert, lt.file_error_alert)):
@@ -309,6 +230,10 @@ class Swarm:
         member.changed.set()
 
     # ----------------------------------------------------------------- torrents
+
+    async def read(self, data: bytes) -> Metainfo:
+        """Read a .torrent, not on the event loop."""
+        return await asyncio.to_thread(read_metainfo, data)
 
     async def fetch(
         self,
@@ -363,6 +288,8 @@ class Swarm:
             if pieces is not None:
                 params.have_pieces = pieces
             params.url_seeds = []
+            if settings.cautious:
+                params.trackers = []
             params.flags = _flags(flags, settings, private=metainfo.private)
             params.peers = [tuple(peer) for peer in peers]
             member.handle = self._session.add_torrent(params)
@@ -457,10 +384,11 @@ def _status(found: Any) -> Status:  # noqa: ANN401
 def _flags(extra: int, settings: SwarmSettings, *, private: bool) -> int:
     """Never auto-managed, never seed_mode; what private torrents forbid is off."""
     flags = int(extra) | int(lt.torrent_flags.duplicate_is_error | lt.torrent_flags.paused)
-    if private or not settings.dht:
+    closed = private or settings.cautious
+    if closed or not settings.dht:
         flags |= int(lt.torrent_flags.disable_dht)
-    if private or not settings.lsd:
+    if closed or not settings.lsd:
         flags |= int(lt.torrent_flags.disable_lsd)
-    if private:
+    if closed:
         flags |= int(lt.torrent_flags.disable_pex)
     return flags

@@ -14,7 +14,7 @@ import pytest
 from manifests.paths import PRIVATE_FOLDER
 from tests.support.client import Run, bucketsync, contents, started, trashed
 from tests.support.host import Host, running_host
-from tests.support.peers import LOOPBACK, seeding
+from tests.support.peers import LOOPBACK, SeedProcess, seeding
 from tests.support.publisher import Publisher
 
 # Never a tracker's turn: these tests name their peers.
@@ -62,6 +62,10 @@ def full(plain: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def staged(tree: Path) -> list[Path]:
     return list((tree / PRIVATE_FOLDER / "staging").iterdir())
+
+
+def sent_by(peer: SeedProcess) -> int:
+    return max((event["bytes_sent"] for event in peer.named("status")), default=0)
 
 
 def padding(files: dict[str, bytes]) -> int:
@@ -128,7 +132,8 @@ def test_a_dead_swarm_stalls_nothing(plain: Host, full: Path, tmp_path: Path) ->
 def test_without_anybody_the_run_says_so_and_ends(plain: Host, tmp_path: Path) -> None:
     run = bucketsync("clone", plain.url, tmp_path / "tree", *ALONE, "--timeout", "1")
     assert run.code == 3
-    assert run["files_failed"] == FILES + 2 + 99 + 50 - 1
+    # Nobody could be asked, so nothing was begun.
+    assert run["files_failed"] == FILES + 2 + 99 + 50
     assert "no peer delivered it" in run.named("failed")[0]["message"]
 
 
@@ -166,6 +171,22 @@ def test_a_peer_with_wrong_bytes_does_no_harm(
         run = bucketsync("clone", plain.url, tmp_path / "other", *BOTH, "--peer", liar.address)
     assert run.code == 0
     assert contents(tmp_path / "other") == contents(full)
+
+
+def test_a_crash_of_libtorrent_costs_no_file(plain: Host, full: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    with seeding(full, "--upload-limit", "4M") as peer:
+        words = (plain.url, tree, *ALONE, "--peer", peer.address)
+        with started("clone", *words) as process:
+            peer.wait_until(lambda: sent_by(peer) > 1_000_000)
+            for child in process.children():
+                if b"torrents.apart" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(child, signal.SIGSEGV)
+            run = process.finish()
+    assert run.code == 0
+    assert any("libtorrent crashed" in event["message"] for event in run.named("warning"))
+    assert contents(tree) == contents(full)
+    assert staged(tree) == []
 
 
 def test_what_a_later_release_replaced_is_neither_offered_nor_touched(

@@ -148,6 +148,8 @@ def _shown(default: object) -> str:
         return "none"
     if isinstance(default, bool):
         return str(default).lower()
+    if isinstance(default, int) and default >= 10**6:
+        return f"{default // 10**6}M"
     return default if isinstance(default, str) else f"{default:g}"
 
 

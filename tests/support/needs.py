@@ -1,7 +1,8 @@
 """Programs and libraries that some tests need, and how a reader of the summary gets them.
 
 ``tests/bootstrap/debian-packages.txt`` is the one list of programs, ``npm-packages.txt`` that of
-libraries for node, and ``make test`` installs from both where it may.
+libraries for node, ``other-libtorrent.txt`` the line of libtorrent that the environment does not
+have, and ``make test`` installs them where it may.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 
 _LIST = Path(__file__).parents[1] / "bootstrap" / "debian-packages.txt"
 _NODE_LIST = _LIST.with_name("npm-packages.txt")
+_LIBTORRENT_LIST = _LIST.with_name("other-libtorrent.txt")
 
 
 def _packages() -> dict[str, str]:
@@ -60,12 +63,28 @@ def node_package(name: str) -> Path:
     return folder / "node_modules" / name
 
 
+def _cache() -> Path:
+    return Path(os.environ.get("BUCKETSYNC_TEST_CACHE") or Path.home() / ".cache" / "bucketsync")
+
+
+def other_libtorrent() -> tuple[str, Path]:
+    """Version and folder of the other line of libtorrent; the test is skipped where it is missing.
+
+    What finds the folder on PYTHONPATH uses it in place of the one in the environment.
+    """
+    _, version = _LIBTORRENT_LIST.read_text().split("\nlibtorrent==")
+    version = version.split()[0]
+    folder = _cache() / "libtorrent" / f"{version}-{sys.implementation.cache_tag}"
+    if not folder.is_dir():
+        pytest.skip(f"libtorrent {version}: sh tests/bootstrap/libtorrent.sh")
+    return version, folder
+
+
 def _node_packages() -> dict[str, tuple[str, Path]]:
     """Version and folder of each npm package, as ``tests/bootstrap/node.sh`` lays them out."""
-    root = os.environ.get("BUCKETSYNC_TEST_CACHE") or Path.home() / ".cache" / "bucketsync"
     lines = (line.split() for line in _NODE_LIST.read_text().splitlines())
     return {
-        words[0]: (words[1], Path(root, "npm", f"{words[0]}-{words[1]}"))
+        words[0]: (words[1], _cache() / "npm" / f"{words[0]}-{words[1]}")
         for words in lines
         if words and not words[0].startswith("#")
     }
