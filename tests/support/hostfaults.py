@@ -241,7 +241,8 @@ CATALOGUE = (
     Fault(name="hang-up", script=always(_hang_up), says=r"Server disconnected"),
     Fault(name="stall", script=always(_stall), says=_NOTHING_CAME),
     Fault(name="silence", script=always(_silent), says=_NOTHING_CAME),
-    Fault(name="byte-a-second", script=always(slow(1)), says=_NOTHING_CAME),
+    # Never so long without a byte that the timeout of the tests, a second, would end it.
+    Fault(name="trickle", script=always(slow(5)), says=_NOTHING_CAME),
     Fault(name="slow-headers", script=always(_slow_headers), says=_NOTHING_CAME),
     Fault(name="flip", script=always(flip), ends=_WRONG, says=_NOT_WHAT),
     Fault(name="garbage", script=always(garble), ends=_WRONG, says=_NOT_WHAT),
