@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CASES = Path(__file__).parents[3] / "shared" / "conformance" / "danbooru_query.jsonl"
+needs_cases = pytest.mark.skipif(
+    not CASES.exists(), reason=f"query cases: put the recorded danbooru_query.jsonl at {CASES}"
+)
 
 
 def query_cases(kind: str) -> list[dict[str, Any]]:

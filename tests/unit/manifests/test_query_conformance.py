@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,9 +21,9 @@ from manifests.query.normal import normalize
 from manifests.query.numbers import BadValueError, read_duration, read_interval
 from manifests.query.parser import parse
 from manifests.query.values import NOTHING, Condition, Span, read_condition
+from tests.support.conformance import CASES, needs_cases
 from tests.support.queries import read_expression, same_meaning, terms_of
 
-CASES = Path(__file__).parents[4] / "shared" / "conformance" / "danbooru_query.jsonl"
 # Printed by the site as nested pairs.
 CHAINS = {"a and b and c", "a and b and c and d", "a or b or c", "a or b or c or d"}
 KINDS = {"duration": Kind.DURATION, "age": Kind.AGE, "interval": Kind.AGE}
@@ -35,9 +34,7 @@ READERS = {
 }
 NOW = datetime(2025, 1, 15, 17, tzinfo=UTC)
 
-pytestmark = pytest.mark.skipif(
-    not CASES.exists(), reason=f"query cases: put the recorded danbooru_query.jsonl at {CASES}"
-)
+pytestmark = needs_cases
 
 
 def cases(form: str) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from manifests.query.errors import QueryError
 from manifests.query.predicates import Moment
-from tests.support.conformance import query_cases
+from tests.support.conformance import needs_cases, query_cases
 from tests.support.tagindexes import HeldIndex, build
 
 # Words that begin no query: the site finds nothing, we say what is wrong (adr/0009).
@@ -49,6 +49,7 @@ def found(case: Mapping[str, Any]) -> list[int] | str:
         return "error"
 
 
+@needs_cases
 @pytest.mark.parametrize("case", [*CASES, *DURATIONS], ids=lambda case: case["id"])
 def test_the_site_finds_the_same(case: Mapping[str, Any]) -> None:
     got, expected = found(case), case["expect"]
