@@ -40,14 +40,18 @@ def may_mount() -> bool:
 
 @contextmanager
 def quiet_writeback() -> Iterator[None]:
-    """Hold writeback back until the end of the context, where the kernel lets this user."""
+    """Hold writeback back until the end of the context, where the kernel lets this user.
+
+    What is so already is left alone: another benchmark runs, and will put back what was before.
+    """
     old = {}
     try:
         for name, value in _QUIET_WRITEBACK.items():
             path = _DIRTY / name
             before = path.read_text().strip()
-            path.write_text(value)
-            old[name] = before
+            if before != value:
+                path.write_text(value)
+                old[name] = before
         yield
     except PermissionError:
         yield
