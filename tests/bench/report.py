@@ -151,7 +151,7 @@ def plain(rows: Iterator[Sequence[str]]) -> str:
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/explanation/performance.md"
-PICTURE = ROOT / "docs/images/bench.svg"
+PICTURE = PAGE.parents[1] / "images" / "bench.svg"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -164,7 +164,8 @@ def markdown(rows: Iterator[Sequence[str]]) -> str:
 
 def section(document: Document) -> str:
     """What stands between the marks: where it was measured, verdicts, and every contest."""
-    parts = [_conditions(document), markdown(verdicts_table(document))]
+    picture = f"![How many times as fast](../images/{PICTURE.name})"
+    parts = [_conditions(document), picture, markdown(verdicts_table(document))]
     for contest in document["contests"]:
         parts += [f"**{contest['name']}**: {contest['title']}.", markdown(runs_table(contest))]
     return "\n\n".join(parts)
