@@ -65,12 +65,31 @@ def decode(
     ManifestError at ``where``, with the offset of the byte, unless ``data`` is canonical and
     within the limits.  ``max_values`` counts every integer, string, list, dictionary and key.
     """
+    value, rest = decode_first(
+        data, where, max_bytes=max_bytes, max_values=max_values, max_depth=max_depth
+    )
+    require_end(data, rest, where)
+    return value
+
+
+def decode_first(
+    data: bytes, where: str, *, max_bytes: int, max_values: int, max_depth: int = 64
+) -> tuple[Value, int]:
+    """The value that a document begins with, and how many bytes follow it.
+
+    For who says what is wrong with the value before :func:`require_end` says what is with the end.
+    """
     if len(data) > max_bytes:
         raise ManifestError(where, f"{len(data)} bytes, more than the limit of {max_bytes}")
     decoder = _Decoder(data, where, max_values=max_values, max_depth=max_depth)
-    value = decoder.value(0)
-    decoder.finish()
-    return value
+    return decoder.value(0), decoder.rest
+
+
+def require_end(data: bytes, rest: int, where: str) -> None:
+    """ManifestError unless nothing follows a value."""
+    if rest:
+        at = len(data) - rest
+        raise ManifestError(where, f"not canonical bencoding at byte {at}: {rest} bytes too many")
 
 
 def head(data: bytes, where: str, before: bytes, *, max_values: int) -> dict[bytes, Value]:
@@ -119,10 +138,10 @@ class _Decoder:
             items[key] = self.value(1)
         return items
 
-    def finish(self) -> None:
-        """ManifestError unless the document ends here."""
-        if self._at != len(self._data):
-            raise self._error(f"{len(self._data) - self._at} bytes too many")
+    @property
+    def rest(self) -> int:
+        """Bytes that follow."""
+        return len(self._data) - self._at
 
     def _integer(self) -> int:
         match = _INTEGER.match(self._data, self._at)

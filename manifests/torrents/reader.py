@@ -22,7 +22,7 @@ from manifests.columns import U64
 from manifests.errors import ConfigError, ManifestError
 from manifests.model import MAX_FILE_BYTES
 from manifests.paths import check_variant, parse_entry_name
-from manifests.torrents.bencode import Value, decode, encode
+from manifests.torrents.bencode import Value, decode_first, encode, require_end
 from manifests.torrents.grouping import MAX_FILES, MAX_METAINFO_BYTES
 from manifests.torrents.metainfo import (
     META_VERSION,
@@ -66,13 +66,16 @@ class ReadTorrent:
 
 def read_torrent(data: bytes, where: str = "torrent") -> ReadTorrent:
     """Read a .torrent; ManifestError at the place inside it unless it is of our layout."""
-    document = decode(data, where, max_bytes=MAX_METAINFO_BYTES, max_values=_MAX_VALUES)
+    document, rest = decode_first(
+        data, where, max_bytes=MAX_METAINFO_BYTES, max_values=_MAX_VALUES
+    )
     if not isinstance(document, dict):
         raise ManifestError(where, f"expected a dictionary, got {_kind(document)}")
     info = _get(document, b"info", dict, where)
     contents = _contents(info, document, where)
     if difference := _difference(info_value(contents), info, _place(where, b"info")):
         raise difference
+    require_end(data, rest, where)
     hashes = hash_info(encode(info), hybrid=contents.hashes.hybrid)
     return ReadTorrent(contents=contents, outer=_outer(document, where), info_hashes=hashes)
 
@@ -113,7 +116,7 @@ def _contents(info: _Table, document: _Table, where: str) -> Contents:
     place = _place(where, b"info")
     variant = _text(_get(info, b"name", bytes, place), _place(place, b"name"))
     piece_bytes = _piece_bytes(info, place)
-    _require_v2(info, place)
+    _require_v2(info, piece_bytes, place)
     paths, sizes, roots = _files(_get(info, b"file tree", dict, place), place)
     pieces = _get(info, b"pieces", bytes, place) if b"pieces" in info else None
     _require_pieces(pieces, sizes, piece_bytes, place)
@@ -143,12 +146,50 @@ def _piece_bytes(info: _Table, place: str) -> int:
         raise ManifestError(_place(place, b"piece length"), problem) from error
 
 
-def _require_v2(info: _Table, place: str) -> None:
+def _require_v2(info: _Table, piece_bytes: int, place: str) -> None:
+    """ManifestError unless it is of v2; what is wrong with one of v1 is said first."""
     version = info.get(b"meta version")
     if version == META_VERSION:
         return
+    if version is None:
+        _check_v1(info, piece_bytes, place)
     problem = "a torrent of v1 only" if version is None else f"of version {version!r:.40}"
     raise ManifestError(_place(place, b"meta version"), f"{problem}, and ours have v2 hashes")
+
+
+def _check_v1(info: _Table, piece_bytes: int, place: str) -> None:
+    """What BEP 3 asks of sizes, names and pieces of a torrent that is refused in any case."""
+    size_bytes = 0
+    if b"files" in info:
+        files = _get(info, b"files", list, place)
+        if not files:
+            raise ManifestError(_place(place, b"files"), "no file in it")
+        for number, file in enumerate(files):
+            at = f"{_place(place, b'files')}[{number}]"
+            if not isinstance(file, dict):
+                raise ManifestError(at, f"expected a dictionary, got {_kind(file)}")
+            # A symbolic link (BEP 47) has no size.
+            size_bytes += 0 if b"symlink path" in file else _size(file, at)
+            path = _get(file, b"path", list, at)
+            if not path or not all(isinstance(part, bytes) for part in path):
+                raise ManifestError(_place(at, b"path"), "expected names, at least one")
+    else:
+        size_bytes = _size(info, place)
+    if not size_bytes:
+        raise ManifestError(place, "no file with a byte in it")
+    pieces = _get(info, b"pieces", bytes, place)
+    count = -(-size_bytes // piece_bytes)
+    if len(pieces) != count * V1_BYTES:
+        problem = f"{len(pieces)} bytes, expected {V1_BYTES} for each of {count} pieces"
+        raise ManifestError(_place(place, b"pieces"), problem)
+
+
+def _size(file: _Table, place: str) -> int:
+    size = _get(file, b"length", int, place)
+    if not 0 <= size <= MAX_FILE_BYTES:
+        problem = f"expected 0 to {MAX_FILE_BYTES}, got {size}"
+        raise ManifestError(_place(place, b"length"), problem)
+    return size
 
 
 def _files(tree: _Table, place: str) -> tuple[list[_Path], U64, list[bytes]]:
@@ -160,10 +201,7 @@ def _files(tree: _Table, place: str) -> tuple[list[_Path], U64, list[bytes]]:
     for path, file, at in _leaves(tree, (), place):
         if len(paths) == MAX_FILES:
             raise ManifestError(place, f"more than {MAX_FILES} files")
-        size = _get(file, b"length", int, at)
-        if not 0 <= size <= MAX_FILE_BYTES:
-            problem = f"expected 0 to {MAX_FILE_BYTES}, got {size}"
-            raise ManifestError(_place(at, b"length"), problem)
+        size = _size(file, at)
         if extra := file.keys() - {b"length", b"pieces root"}:
             raise ManifestError(_place(at, min(extra)), "a file of ours has no such key")
         paths.append(path)

@@ -280,6 +280,8 @@ def test_any_value_is_a_torrent_or_an_error(value: Value) -> None:
     info = document[b"info"]
     assert isinstance(info, dict)
     for key in info.keys() - {b"name"}:
+        if value == info[key]:
+            continue
         changed = encode({**document, b"info": {**info, key: value}})
         with pytest.raises(ManifestError) as caught:
             read_torrent(changed)
