@@ -301,13 +301,30 @@ def test_what_was_planted_in_the_cache_is_not_written_through(
     assert contents(tree) == publisher.newest.tree()
 
 
+def test_names_in_another_case_are_the_users(
+    tree: Path, publisher: Publisher, host: RawHost, record: Record
+) -> None:
+    """Where case tells names apart, as on every disk of Linux's own."""
+    renamed = {"original/0001/1.png": "original/0001/1.PNG", "README": "readme"}
+    before = contents(tree)
+    for old, new in renamed.items():
+        (tree / old).rename(tree / new)
+    done = upgrade(tree, host)
+    mine = {new: before[old] for old, new in renamed.items()}
+    found = contents(tree)
+    lost = [path for path, data in mine.items() if found.get(path) != data]
+    record("names in another case", survived=done.code == 0, lost=len(lost))
+    assert (done.code, lost) == (0, [])
+    assert found == publisher.newest.tree() | mine
+
+
 # --------------------------------------------------------------------------- other verbs
 
 VERBS: dict[str, tuple[str, ...]] = {
     "status": ("status", "{tree}", "--offline"),
     "verify": ("verify", "{tree}"),
     "verify --repair": ("verify", "{tree}", "--repair", "--mirror", "{url}"),
-    "checkout": ("checkout", "y1", "{tree}/../past", "--tree", "{tree}"),
+    "checkout": ("checkout", "y1", "{tree}/../past", "--tree", "{tree}", "--mirror", "{url}"),
     "trash empty": ("trash", "empty", "{tree}"),
     "adopt": ("adopt", "{url}", "{tree}"),
     "export": ("lock", "{tree}", "--out", "{tree}/../lock"),

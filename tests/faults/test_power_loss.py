@@ -9,16 +9,21 @@ believed that is not right, and the same command completes.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from manifests.errors import ManifestError
+from manifests.model import Descriptor
+from manifests.paths import PRIVATE_FOLDER
 from tests.support.client import Process, Run, contents, started
 from tests.support.faultreport import Record
 from tests.support.mounts import Disk, ext4, in_boot
@@ -94,6 +99,23 @@ def believed_wrongly(job: Job, disk: Disk) -> int:
     return max(0, done["files_ok"] - len(job.finished())) if done.code in {0, 3, 4} else 0
 
 
+def torn_documents(tree: Path) -> list[Path]:
+    """Settings, descriptors and signed metadata that are there and cannot be read."""
+    readers: dict[str, Callable[[bytes], object]] = {
+        "config.toml": lambda data: tomllib.loads(data.decode()),
+        "tuf/**/*.json": json.loads,
+        "releases/*.msgpack": Descriptor.decode,
+    }
+    torn = []
+    for pattern, read in readers.items():
+        for path in (tree / PRIVATE_FOLDER).glob(pattern):
+            try:
+                read(path.read_bytes())
+            except (ValueError, ManifestError):
+                torn.append(path)
+    return torn
+
+
 @pytest.mark.parametrize("verb", JOBS)
 def test_no_file_is_believed_that_power_took(
     publisher: Publisher, host: RawHost, disk: Disk, record: Record, verb: str
@@ -108,6 +130,7 @@ def test_no_file_is_believed_that_power_took(
     for cut in range(CUTS):
         cut_power(job, disk, host, chance, step_bytes=wanted // CUTS)
         torn += len(job.wrong())
+        assert torn_documents(job.folder) == []
         wrong += believed_wrongly(job, disk) if cut % 2 else 0
     host.script = lambda _, answer: answer
     done = run_in(disk, *job.words)
