@@ -150,6 +150,26 @@ def test_no_file_is_believed_that_power_took(
     assert run_in(disk, "verify", str(job.folder)).code == 0
 
 
+@pytest.mark.parametrize("verb", ["clone", "upgrade"])
+def test_what_a_finished_run_recorded_is_not_believed_after_power_was_lost(
+    publisher: Publisher, host: RawHost, disk: Disk, record: Record, verb: str
+) -> None:
+    """Its state is on the disk, synced when it was closed; the bytes of its files are not."""
+    job = JOBS[verb](publisher, host.url, disk.folder)
+    disk.unmount()
+    disk.mount()
+    assert run_in(disk, *job.words).code == 0
+    disk.commit_names()
+    disk.lose_power()
+    disk.start_again()
+    wrong, torn = believed_wrongly(job, disk), job.wrong()
+    done = run_in(disk, *job.words)
+    record(f"power loss: after {verb}", survived=done.code == 0, lost=len(job.lost()), wrong=wrong)
+    assert torn or "nodelalloc" not in disk.options
+    assert (done.code, wrong) == (0, 0), done.text
+    job.check_complete()
+
+
 # --------------------------------------------------------------------------- publishing
 
 _DATES = {"y0": "2020-06-01", "y1": "2021-06-01", "y2": "2022-06-01"}
