@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -123,4 +124,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Ended from outside, it still takes its disks down and stops its servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())
