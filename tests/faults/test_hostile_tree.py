@@ -327,7 +327,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "checkout": ("checkout", "y1", "{tree}/../past", "--tree", "{tree}", "--mirror", "{url}"),
     "trash empty": ("trash", "empty", "{tree}"),
     "adopt": ("adopt", "{url}", "{tree}"),
-    "export": ("lock", "{tree}", "--out", "{tree}/../lock"),
+    "lock": ("lock", "{tree}", "--out", "{tree}/../lock"),
 }
 
 
