@@ -13,7 +13,7 @@ import struct
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,13 +125,13 @@ def ext4(
 
 @contextmanager
 def small_disk(folder: Path, *, size_bytes: int) -> Iterator[Path]:
-    """A real small file system: ext4 on a loop device, or tmpfs where there is none."""
-    if Path("/dev/loop-control").exists() and os.geteuid() == 0:
-        with ext4(folder, size_bytes=size_bytes) as disk:
-            yield disk.folder
-    else:
-        with tmpfs(folder, size_bytes=size_bytes):
-            yield folder
+    """A real small file system: ext4 on a loop device, or tmpfs where that cannot be."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(ext4(folder, size_bytes=size_bytes))
+        except (pytest.skip.Exception, FileNotFoundError):
+            stack.enter_context(tmpfs(folder, size_bytes=size_bytes))
+        yield folder
 
 
 def fill(folder: Path, name: str = "filler") -> Path:
