@@ -61,7 +61,9 @@ CLIENTS = [
 def pads_of(torrent: bytes) -> dict[str, bytes]:
     """The pad files (BEP 47) that a client stores which takes them for files."""
     lt = library("libtorrent")
-    files = lt.load_torrent_buffer(torrent).ti.files()
+    info = lt.load_torrent_buffer(torrent).ti
+    # 2.1 has another name for it.
+    files = info.layout() if hasattr(info, "layout") else info.files()
     return {
         files.file_path(number): bytes(files.file_size(number))
         for number in range(files.num_files())
