@@ -142,7 +142,10 @@ def read_lock(path: Path) -> Lock:
         return _checked(
             path, head, Digest(hasher.digest()), np.unique(np.frombuffer(ids, np.uint32))
         )
-    except (LookupError, TypeError, ValueError, OverflowError, ManifestError) as error:
+    except (
+        *(AttributeError, LookupError, TypeError, ValueError),
+        *(OverflowError, ManifestError),
+    ) as error:
         message = f"{path}:{number}: not a line of a lock file ({error})"
         raise ConfigError(message, hint=_HINT) from error
     except OSError as error:

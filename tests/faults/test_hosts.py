@@ -115,7 +115,7 @@ class Ended:
 
 def run_upgrade(tree: Path, folder: Path, *flags: str) -> Ended:
     """Upgrade in a process of its own; its memory is measured, and what it stages."""
-    words = ("upgrade", tree, "--json", "--source", "http", "--timeout", "1", "--retries", "2")
+    words = ("upgrade", tree, "--json", "--source", "http", "--timeout", "2", "--retries", "2")
     out, err = folder / "stdout", folder / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(

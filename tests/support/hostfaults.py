@@ -241,7 +241,7 @@ CATALOGUE = (
     Fault(name="hang-up", script=always(_hang_up), says=r"Server disconnected"),
     Fault(name="stall", script=always(_stall), says=_NOTHING_CAME),
     Fault(name="silence", script=always(_silent), says=_NOTHING_CAME),
-    # Never so long without a byte that the timeout of the tests, a second, would end it.
+    # Never so long without a byte that the timeout of the tests, two seconds, would end it.
     Fault(name="trickle", script=always(slow(5)), says=_NOTHING_CAME),
     Fault(name="slow-headers", script=always(_slow_headers), says=_NOTHING_CAME),
     Fault(name="flip", script=always(flip), ends=_WRONG, says=_NOT_WHAT),
