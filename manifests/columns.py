@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from manifests import digest
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import ManifestError
 
@@ -22,8 +23,7 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-# Files larger than this also carry one digest a chunk, so that a broken video is repaired in part.
-CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES = digest.CHUNK_BYTES
 # Codes of extensions are single bytes.
 MAX_EXTENSIONS = 255
 

@@ -10,6 +10,8 @@ import blake3
 from manifests.errors import ManifestError
 
 DIGEST_BYTES = 32
+# Files larger than this also carry one digest a chunk, so that a broken video is repaired in part.
+CHUNK_BYTES = 4 * 2**20
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 
 

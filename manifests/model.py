@@ -15,7 +15,7 @@ from manifests import codec
 from manifests.codec import Fields
 from manifests.digest import Digest
 from manifests.errors import ManifestError
-from manifests.framed import FramedRef
+from manifests.framedref import FramedRef
 from manifests.paths import (
     Layout,
     SafePath,

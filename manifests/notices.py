@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from manifests import codec
 from manifests.codec import Fields
-from manifests.columns import U32
 from manifests.errors import ManifestError
 from manifests.paths import check_name, check_variant
+
+if TYPE_CHECKING:
+    from manifests.columns import U32
 
 # No release can have this name: the client would take the target for a descriptor.
 NOTICES_NAME = "notices"
@@ -43,6 +44,8 @@ class Absence:
     @classmethod
     def from_fields(cls, fields: Fields) -> Absence:
         """Read one absence."""
+        import numpy as np  # noqa: PLC0415 (0.1 s; few repositories have absences)
+
         count = fields.uint("count", 2**32 - 1)
         ids = np.frombuffer(fields.blob("ids", 4 * count), "<u4").astype(np.uint32)
         if count and (int(ids[0]) == 0 or not bool(np.all(ids[1:] > ids[:-1]))):
@@ -63,6 +66,8 @@ class Notices:
 
     def absent_ids(self, layer: str, variant: str) -> U32:
         """Ids of one layer and variant that are unavailable, ascending."""
+        import numpy as np  # noqa: PLC0415 (see Absence.from_fields)
+
         held = [a.ids for a in self.absences if (a.layer, a.variant) == (layer, variant)]
         return np.unique(np.concatenate(held)) if held else np.empty(0, np.uint32)
 

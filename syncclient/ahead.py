@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Self
 
-from syncclient.trust import Document
+from syncclient.signed import Document
 
 # The bytes of a document: number of the host, path, most bytes, tries.
 Ask = Callable[[int, str, int, int | None], Awaitable[bytes]]

@@ -12,14 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from manifests.errors import StoreError
 from manifests.model import Asset, Descriptor
 from manifests.paths import SafePath
+from syncclient.files import FileStat, hash_open, open_below, open_regular, stat_of
 from syncclient.places import Places
-from syncclient.state import UNSURE, AssetRecord, State, unsure_if_racy
-from syncclient.tree import FileStat, hash_open, open_below, open_regular, stat_of
+from syncclient.state import UNSURE, AssetRecord, State, sure_mtime
 
 
 @dataclass(slots=True, kw_only=True)
@@ -153,8 +151,8 @@ def _look_in(folder_fd: int, name: str, record: AssetRecord | None) -> Found | N
             read = hash_open(fd, with_chunks=False)
         except StoreError:
             return Found(stat=now, digest=b"")
-        mtime = unsure_if_racy(np.array([read.stat.mtime_ns], np.int64), looked_ns)
-        return Found(stat=read.stat, digest=read.digest, recorded=recorded, mtime_ns=int(mtime[0]))
+        mtime_ns = sure_mtime(read.stat.mtime_ns, looked_ns)
+        return Found(stat=read.stat, digest=read.digest, recorded=recorded, mtime_ns=mtime_ns)
     finally:
         os.close(fd)
 

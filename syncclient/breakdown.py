@@ -9,7 +9,7 @@ import numpy as np
 
 from manifests.columns import I64, U32, U64
 from manifests.metadata.columns import RATINGS
-from syncclient.survey import Work
+from syncclient.settling import Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,19 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import tomli_w
 
-from manifests.columns import U32
 from manifests.errors import ConfigError, ExitCode, ManifestError
 from manifests.paths import PRIVATE_FOLDER, check_name, check_variant
 from manifests.units import parse_rate
 from syncclient.documents import write_durably
 from syncclient.selection import Selection, parse_ids
+
+if TYPE_CHECKING:
+    from manifests.columns import U32
 
 CONFIG_NAME = "config.toml"
 IDS_NAME = "selection.ids"
@@ -127,7 +128,7 @@ async def save_tree_config(tree: Path, config: TreeConfig) -> None:
         selection["buckets"] = list(chosen.buckets)
     if chosen.ids is not None:
         selection["ids"] = True
-        text = "\n".join(np.char.mod("%d", chosen.ids).tolist()) + "\n"
+        text = "\n".join(map(str, chosen.ids.tolist())) + "\n"
         await write_durably(private_folder(tree) / IDS_NAME, text.encode())
     if chosen.query:
         selection |= {"query": chosen.query, "seed": chosen.seed}

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from manifests.digest import Digest
 from manifests.errors import ManifestError, StoreError
-from manifests.framed import FramedHeader, FramedRef, FrameKey, decode_framed
+from manifests.framed import FramedHeader, FrameKey, decode_framed
+from manifests.framedref import FramedRef
 from syncclient.cachedobject import CachedObject, Sift, join_spans
 from syncclient.hosts import Hosts
 from syncclient.sources.http import Span

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import orjson
-
 from manifests.errors import ConfigError, ExitCode, SyncError
 
 if TYPE_CHECKING:
@@ -55,6 +53,8 @@ class Output:
         """One JSON line, if JSON is wanted."""
         if not self.json:
             return
+        import orjson  # noqa: PLC0415 (0.01 s that only runs with --json need)
+
         values = {"event": name, **fields}
         try:
             line = orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY).decode()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from syncclient.plan import Rows
-from syncclient.survey import Work
+from syncclient.settling import Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from manifests.columns import I64, U32, U64, Bools, Entries
 from manifests.digest import DIGEST_BYTES
+from syncclient.records import Record
 from syncclient.release import BucketView
-from syncclient.state import Record
 from syncclient.tree import FileStat, Listing
 
 Rows = npt.NDArray[np.intp]
@@ -100,6 +100,11 @@ class BucketPlan:
         return FileStat(
             int(listing.sizes[row]), int(listing.mtimes[row]), int(listing.inodes[row])
         )
+
+    @property
+    def extras(self) -> int:
+        """Files of the user's that are in nobody's way, whatever their names."""
+        return len(self.extra) + sum(kind == "name" for _, kind in self.listing.others)
 
     @property
     def idle(self) -> bool:

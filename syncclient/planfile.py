@@ -19,10 +19,11 @@ import orjson
 
 from manifests.errors import ConfigError, StoreError
 from manifests.paths import METADATA_FOLDER, SafePath
+from syncclient.look import Look
 from syncclient.places import Places
 from syncclient.selection import Selection
-from syncclient.survey import Survey, Work
-from syncclient.sync import Sync
+from syncclient.settling import Work
+from syncclient.survey import Survey
 
 _FORMAT = 1
 _STEPS = ("add", "change", "aside", "remove")
@@ -72,7 +73,7 @@ def steps_of(work: Work) -> dict[str, list[str]]:
     }
 
 
-def asset_steps(sync: Sync) -> dict[str, list[str]]:
+def asset_steps(sync: Look) -> dict[str, list[str]]:
     """The paths of each kind of step on assets."""
     assets = sync.assets
     return {
@@ -83,7 +84,7 @@ def asset_steps(sync: Sync) -> dict[str, list[str]]:
     }
 
 
-def row_steps(sync: Sync) -> dict[str, list[str]]:
+def row_steps(sync: Look) -> dict[str, list[str]]:
     """The names of each kind of step on the release's files of metadata."""
     rows = sync.rows
     return {
@@ -94,12 +95,12 @@ def row_steps(sync: Sync) -> dict[str, list[str]]:
     }
 
 
-def _rows_folder(sync: Sync) -> str:
+def _rows_folder(sync: Look) -> str:
     return f"{METADATA_FOLDER}/{sync.view.descriptor.release}"
 
 
 def write_plan(
-    path: Path, sync: Sync, chosen: Selection, descriptor: str, *, delete: bool
+    path: Path, sync: Look, chosen: Selection, descriptor: str, *, delete: bool
 ) -> None:
     """Write what a survey found; StoreError if the file cannot be written.
 
@@ -186,7 +187,7 @@ def _read_line(plan: PlanFile, line: dict[str, Any]) -> None:
             plan.steps[(str(line["folder"]), kind)] = frozenset(map(str, line[kind]))
 
 
-def restrict(sync: Sync, plan: PlanFile) -> int:
+def restrict(sync: Look, plan: PlanFile) -> int:
     """Leave only what the plan says in a fresh survey; the number of steps that are stale.
 
     Files that are to be fetched but are not in the plan are counted in the report as left.
@@ -239,7 +240,7 @@ def _cut(work: Work, agreed: dict[str, frozenset[str]]) -> Work:
     )
 
 
-def _restrict_assets(sync: Sync, planned: dict[str, frozenset[str]]) -> int:
+def _restrict_assets(sync: Look, planned: dict[str, frozenset[str]]) -> int:
     """Cut the assets to the plan; the number of stale steps."""
     assets, now = sync.assets, asset_steps(sync)
     agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}
@@ -259,7 +260,7 @@ def _restrict_assets(sync: Sync, planned: dict[str, frozenset[str]]) -> int:
     )
 
 
-def _restrict_rows(sync: Sync, planned: dict[str, frozenset[str]]) -> int:
+def _restrict_rows(sync: Look, planned: dict[str, frozenset[str]]) -> int:
     """Cut the files of metadata to the plan; the number of stale steps."""
     rows, now = sync.rows, row_steps(sync)
     agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}

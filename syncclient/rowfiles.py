@@ -38,6 +38,7 @@ from syncclient.framed import CachedFramed
 from syncclient.hosts import Hosts
 from syncclient.places import Places
 from syncclient.release import ReleaseView
+from syncclient.rowsurvey import RowSurvey
 from syncclient.state import AssetRecord, State
 from syncclient.store import Aside, Store
 from syncclient.tree import FileStat
@@ -110,31 +111,6 @@ def row_file(release: str, table: TableRef, keys: U32 | None) -> RowFile:
         keys=keys,
         token=Digest.of(table.ref.digest.raw + named).hex[:32],
     )
-
-
-@dataclass(slots=True, kw_only=True)
-class RowSurvey:
-    """What is right and what to make, as of assets."""
-
-    kept: list[RowFile] = field(default_factory=list)
-    added: list[RowFile] = field(default_factory=list)
-    changed: list[tuple[RowFile, FileStat]] = field(default_factory=list)
-    foreign: list[RowFile] = field(default_factory=list)
-
-    @property
-    def make(self) -> list[tuple[RowFile, FileStat | None]]:
-        """Files to be made, and what each may replace."""
-        return [*((file, None) for file in [*self.added, *self.foreign]), *self.changed]
-
-    @property
-    def text_bytes(self) -> int:
-        """About how long they will be."""
-        return sum(file.text_bytes for file, _ in self.make)
-
-    @property
-    def fetch_bytes(self) -> int:
-        """About what is to be fetched for them."""
-        return sum(file.fetch_bytes for file, _ in self.make)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

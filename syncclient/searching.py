@@ -18,7 +18,8 @@ import numpy as np
 from manifests.columns import U32
 from manifests.digest import Digest
 from manifests.errors import ConfigError
-from manifests.framed import FramedHeader, FramedRef, FrameKey
+from manifests.framed import FramedHeader, FrameKey
+from manifests.framedref import FramedRef
 from manifests.metadata.columns import Column
 from manifests.model import Descriptor
 from manifests.query.parser import parse

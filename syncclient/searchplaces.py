@@ -14,7 +14,8 @@ import numpy as np
 from manifests.columns import U32
 from manifests.digest import Digest
 from manifests.errors import SyncError
-from manifests.framed import FramedHeader, FramedRef, FramedWriter, FrameKey, decode_framed
+from manifests.framed import FramedHeader, FramedWriter, FrameKey, decode_framed
+from manifests.framedref import FramedRef
 from manifests.metadata.faults import BadRow
 from manifests.metadata.parsing import PARSERS
 from manifests.model import Descriptor

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from manifests.columns import U32, Bools
 from manifests.errors import ConfigError
 from manifests.paths import MAX_ID
+
+if TYPE_CHECKING:
+    from manifests.columns import U32, Bools
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
@@ -54,14 +55,20 @@ class Selection:
         if last >= buckets:
             message = f"bucket {last} does not exist: the dataset has {buckets}, from 0"
             raise ConfigError(message)
-        numbers = np.arange(first, last + 1)
-        if self.ids is not None:
-            numbers = np.intersect1d(numbers, self.ids % np.uint32(buckets))
-        return [int(number) for number in numbers]
+        if self.ids is None:
+            return list(range(first, last + 1))
+        import numpy as np  # noqa: PLC0415 (0.1 s that only a selection by ids needs)
+
+        numbers = np.unique(self.ids % np.uint32(buckets))
+        return [number for number in numbers.tolist() if first <= number <= last]
 
     def wants_ids(self, ids: U32) -> Bools | None:
         """Which of ``ids`` are wanted, or None for all of them."""
-        return None if self.ids is None else np.isin(ids, self.ids, assume_unique=True)
+        if self.ids is None:
+            return None
+        import numpy as np  # noqa: PLC0415 (see bucket_numbers)
+
+        return np.isin(ids, self.ids, assume_unique=True)
 
     def describe(self) -> str:
         """One line for people."""
@@ -100,4 +107,6 @@ def parse_ids(text: str, source: str) -> U32:
                 message = f"{source}:{number}: {word[:80]!r} is not an id"
                 raise ConfigError(message, hint="One id or path a line; '#' begins a comment.")
             found.append(int(stem))
+    import numpy as np  # noqa: PLC0415 (see bucket_numbers)
+
     return np.unique(np.array(found, np.uint32))

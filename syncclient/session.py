@@ -8,11 +8,12 @@ import fcntl
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from manifests.digest import Digest
 from manifests.errors import (
@@ -37,29 +38,30 @@ from syncclient.config import (
 from syncclient.documents import write_durably
 from syncclient.events import Listener, Notice, Phase
 from syncclient.hosts import Hosts
-from syncclient.lockfile import Lock, check_descriptor
 from syncclient.places import Places
 from syncclient.pool import in_thread
-from syncclient.sources.http import HttpOptions
-from syncclient.state import STATE_NAME, State
-from syncclient.store import run_name, sync_file_system
-from syncclient.trust import (
+from syncclient.signed import (
+    MAX_TIMESTAMP_BYTES,
+    TIMESTAMP_PATH,
     Fetch,
-    Pin,
     ReleaseTarget,
     Signed,
-    TrustStore,
+    TrustFolder,
     fetch_target,
     fingerprint_of,
     following,
-    pin_root,
-    refresh,
-    stored,
-    supports_symlinks,
 )
+from syncclient.sources.http import HttpOptions
+from syncclient.state import STATE_NAME, State
+
+if TYPE_CHECKING:
+    from syncclient.lockfile import Lock
+    from syncclient.trust import Pin
 
 T = TypeVar("T")
 _NOTICES_NAME = "notices"
+# So long a host is waited for before it is asked whether there is anything new in the full way.
+_SOON_S = 3.0
 _UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -169,7 +171,6 @@ class Session:
         self.transport = transport
         self.listen = listen
         self.folders = folders
-        self.run = run_name()
         urls = tuple(dict.fromkeys([*config.urls, *transport.mirrors]))
         self.options = HttpOptions(
             timeout_s=transport.timeout_s,
@@ -180,7 +181,7 @@ class Session:
         )
         self.hosts = Hosts(urls, self.options, transport.retries)
         self.ahead = Ahead(self._ask_host, following)
-        self.trust = TrustStore(folders.trust)
+        self.trust = TrustFolder(folders.trust)
         self._state: State | None = None
 
     @property
@@ -189,6 +190,13 @@ class Session:
         if self._state is None:
             self._state = State(self.folders.state, partial(self.notice, warning=True))
         return self._state
+
+    @cached_property
+    def run(self) -> str:
+        """The name of this run's part of the trash."""
+        from syncclient.store import run_name  # noqa: PLC0415 (for who writes to the tree)
+
+        return run_name()
 
     def close(self) -> None:
         """Close the state."""
@@ -274,12 +282,16 @@ class Session:
 
     async def pin(self, trust_root: str | None) -> Pin:
         """Decide which root this tree trusts; a first use is told to the user."""
+        # python-tuf takes 0.1 s to load, which who learns nothing new need not spend.
+        from syncclient.trust import TrustStore, pin_root, supports_symlinks  # noqa: PLC0415
+
         self.folders.trust.parent.mkdir(parents=True, exist_ok=True)
         if not supports_symlinks(self.folders.trust.parent):
             message = f"{self.folders.trust.parent} lies on a file system without symbolic links"
             raise StoreError(message, hint="Name a folder elsewhere with --state-dir.")
         self.folders.trust.mkdir(exist_ok=True)
-        pin = await self._ask_hosts(lambda fetch: pin_root(self.trust, fetch, trust_root))
+        store = TrustStore(self.folders.trust)
+        pin = await self._ask_hosts(lambda fetch: pin_root(store, fetch, trust_root))
         if pin.origin == "first use":
             self.notice(
                 f"Trusting this repository on first use; the fingerprint of its root is\n"
@@ -292,9 +304,32 @@ class Session:
         """Learn what is signed now, from the first host whose metadata is good."""
         self.listen(Phase(name="trust"))
         self._check_pin()
-        signed = await self._ask_hosts(lambda fetch: refresh(self.trust, fetch), tries)
+        signed = await self._nothing_new()
+        if signed is None:
+            from syncclient.trust import TrustStore, refresh  # noqa: PLC0415 (see pin)
+
+            store = TrustStore(self.folders.trust)
+            signed = await self._ask_hosts(lambda fetch: refresh(store, fetch), tries)
         await self._refresh_notices(signed)
         return signed
+
+    async def _nothing_new(self) -> Signed | None:
+        """What is known, if the first host's timestamp is the one that was verified last.
+
+        One request, without python-tuf.  A host that has something else, or does not answer soon,
+        is asked in full.
+        """
+        known = self.trust.known(datetime.now(UTC))
+        if known is None or not self.hosts.urls:
+            return None
+        host = self.hosts.in_order()[0]
+        with suppress(TransferError, TimeoutError):
+            async with asyncio.timeout(_SOON_S):
+                data = await self.hosts.document(
+                    TIMESTAMP_PATH, MAX_TIMESTAMP_BYTES, bytes, tries=1, only=host
+                )
+            return known if data == self.trust.timestamp else None
+        return None
 
     def _check_pin(self) -> None:
         """The root that is pinned must be the one that the tree's settings name."""
@@ -310,8 +345,10 @@ class Session:
 
     def stored(self) -> Signed:
         """What was learned last, without network or clock."""
+        from syncclient.trust import TrustStore, stored  # noqa: PLC0415 (see pin)
+
         self._check_pin()
-        return stored(self.trust)
+        return stored(TrustStore(self.folders.trust))
 
     async def _refresh_notices(self, signed: Signed) -> None:
         target, path = signed.notices, self.folders.records / _NOTICES_NAME
@@ -365,6 +402,8 @@ class Session:
 
     async def locked_descriptor(self, lock: Lock) -> Descriptor:
         """The descriptor that a lock file names, from any host; no signature is asked for."""
+        from syncclient.lockfile import check_descriptor  # noqa: PLC0415 (few runs have a lock)
+
         target = ReleaseTarget(
             name=lock.release, size_bytes=lock.size_bytes, sha256=lock.sha256, custom={}
         )
@@ -386,6 +425,8 @@ class Session:
             await in_thread(self._sync)
 
     def _sync(self) -> None:
+        from syncclient.store import sync_file_system  # noqa: PLC0415 (see run)
+
         for root in {self.tree, *map(Path, self.config.variant_dirs.values())}:
             if root.exists():
                 sync_file_system(root)

@@ -21,26 +21,23 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgpack
-import numpy as np
-import zstandard
-
-from manifests.columns import I64, U8, U16, U32, U64
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import StoreError
+
+if TYPE_CHECKING:
+    from syncclient.records import Record
 
 STATE_NAME = "state.db"
 _VERSION = 1
 # File systems keep mtimes in steps of up to 2 s (FAT); a younger mtime could hide a later write.
-_RACY_NS = 2 * 10**9
+RACY_NS = 2 * 10**9
 UNSURE = -1
 _COMMIT_S = 1.0
 # What SQLite says of a file that is damaged or no database at all.
 _UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
-_MAX_BLOB_BYTES = 2**31
-_TABLES = {"bucket", "asset", "made", "verified"}
+_TABLES = {"bucket", "seen", "asset", "made", "verified"}
 _SCHEMA = """
 CREATE TABLE bucket (
     variant TEXT NOT NULL, bucket INTEGER NOT NULL, folder_mtime INTEGER NOT NULL,
@@ -52,47 +49,25 @@ CREATE TABLE asset (
 CREATE TABLE verified (
     variant TEXT NOT NULL, bucket INTEGER NOT NULL, PRIMARY KEY (variant, bucket)) WITHOUT ROWID;
 """
-# Files of metadata, which earlier versions did not make.
+# What earlier versions did not have: files of metadata, and what a settled bucket looked like.
 _LATER_SCHEMA = """
+CREATE TABLE IF NOT EXISTS seen (
+    variant TEXT NOT NULL, bucket INTEGER NOT NULL, fingerprint BLOB NOT NULL,
+    extra INTEGER NOT NULL, PRIMARY KEY (variant, bucket)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS made (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, digest BLOB NOT NULL,
     token TEXT NOT NULL, boot TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Record:
-    """What was last seen in one bucket folder, n files sorted by (id, extension name).
+class Glance(NamedTuple):
+    """A record without its columns; see :class:`records.Record`."""
 
-    ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns or
-    UNSURE · digests (n, 32) u8.  ``folder_mtime_ns`` is UNSURE unless nothing changed since the
-    look. ``settled`` names the wish (release and selection) that the bucket fulfilled completely,
-    or ""; ``files`` is then the number of files wanted here.
-    """
-
-    extensions: tuple[str, ...]
-    ids: U32
-    exts: U16
-    sizes: U64
-    mtimes: I64
-    digests: U8
     folder_mtime_ns: int = UNSURE
     settled: str = ""
     files: int = 0
-
-    def __len__(self) -> int:
-        """Files."""
-        return len(self.ids)
-
-
-EMPTY_RECORD = Record(
-    extensions=(),
-    ids=np.empty(0, np.uint32),
-    exts=np.empty(0, np.uint16),
-    sizes=np.empty(0, np.uint64),
-    mtimes=np.empty(0, np.int64),
-    digests=np.empty((0, DIGEST_BYTES), np.uint8),
-)
+    fingerprint: bytes = b""
+    extra: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,12 +79,12 @@ class AssetRecord:
     digest: bytes
 
 
-def unsure_if_racy(mtimes: I64, looked_ns: int) -> I64:
-    """Mtimes as to be recorded after a look at ``looked_ns``.
+NOTHING_KNOWN = Glance()
 
-    UNSURE where a later write could leave the same mtime.
-    """
-    return np.where(mtimes > looked_ns - _RACY_NS, np.int64(UNSURE), mtimes)
+
+def sure_mtime(mtime_ns: int, looked_ns: int) -> int:
+    """An mtime as to be recorded after a look: UNSURE where a later write could leave the same."""
+    return UNSURE if mtime_ns > looked_ns - RACY_NS else mtime_ns
 
 
 def boot_id() -> str:
@@ -261,12 +236,16 @@ class State:
             "WHERE variant = ? AND bucket = ? AND boot IN ('', ?)",
             (variant, bucket, self._boot),
         )
+        from syncclient import records  # noqa: PLC0415 (numpy; most runs read no columns)
+
         for folder_mtime_ns, settled, data in rows:
-            return _decode(data, folder_mtime_ns, settled) or EMPTY_RECORD
-        return EMPTY_RECORD
+            return records.decode(data, folder_mtime_ns, settled) or records.EMPTY_RECORD
+        return records.EMPTY_RECORD
 
     def store(self, variant: str, bucket: int, record: Record) -> None:
         """Replace the record of a bucket."""
+        from syncclient import records  # noqa: PLC0415 (see load)
+
         self._rows(
             "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -276,8 +255,22 @@ class State:
                 record.settled,
                 record.files,
                 self._boot,
-                _encode(record),
+                records.encode(record),
             ),
+        )
+        if record.fingerprint:
+            self._rows(
+                "INSERT OR REPLACE INTO seen VALUES (?, ?, ?, ?)",
+                (variant, bucket, record.fingerprint, record.extra),
+            )
+        else:
+            self._rows("DELETE FROM seen WHERE variant = ? AND bucket = ?", (variant, bucket))
+
+    def store_folder_mtime(self, variant: str, bucket: int, mtime_ns: int) -> None:
+        """Note another time of a folder that holds what is recorded."""
+        self._rows(
+            "UPDATE bucket SET folder_mtime = ? WHERE variant = ? AND bucket = ?",
+            (mtime_ns, variant, bucket),
         )
 
     def doubt(self, variant: str, bucket: int, wrong: Collection[tuple[int, str]]) -> None:
@@ -295,14 +288,16 @@ class State:
             variant, bucket, replace(record, digests=digests, settled="", folder_mtime_ns=-1)
         )
 
-    def glance(self, variant: str) -> dict[int, tuple[int, str, int]]:
-        """Folder mtime, settled wish and its files of each believable row, without its columns."""
+    def glance(self, variant: str) -> dict[int, Glance]:
+        """Each believable row, without its columns."""
         rows = self._rows(
-            "SELECT bucket, folder_mtime, settled, files FROM bucket "
+            "SELECT bucket, folder_mtime, settled, files, "
+            "IFNULL(fingerprint, x''), IFNULL(extra, 0) "
+            "FROM bucket LEFT JOIN seen USING (variant, bucket) "
             "WHERE variant = ? AND boot IN ('', ?)",
             (variant, self._boot),
         )
-        return {bucket: (mtime, settled, files) for bucket, mtime, settled, files in rows}
+        return {row[0]: Glance(*row[1:]) for row in rows}
 
     # ----------------------------------------------------------------- assets
 
@@ -382,38 +377,3 @@ class State:
     def forget_verified(self) -> None:
         """Begin a new round of verification."""
         self._rows("DELETE FROM verified")
-
-
-def _encode(record: Record) -> bytes:
-    document = {
-        "extensions": list(record.extensions),
-        "ids": record.ids.astype("<u4").tobytes(),
-        "exts": record.exts.astype("<u2").tobytes(),
-        "sizes": record.sizes.astype("<u8").tobytes(),
-        "mtimes": record.mtimes.astype("<i8").tobytes(),
-        "digests": record.digests.tobytes(),
-    }
-    return zstandard.compress(msgpack.packb(document), 1)
-
-
-def _decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
-    """The columns of a row, or None if the blob is not what :func:`_encode` writes."""
-    try:
-        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BLOB_BYTES)
-        found: dict[str, Any] = msgpack.unpackb(raw)
-        ids = np.frombuffer(found["ids"], "<u4")
-        record = Record(
-            extensions=tuple(found["extensions"]),
-            ids=ids,
-            exts=np.frombuffer(found["exts"], "<u2"),
-            sizes=np.frombuffer(found["sizes"], "<u8"),
-            mtimes=np.frombuffer(found["mtimes"], "<i8"),
-            digests=np.frombuffer(found["digests"], np.uint8).reshape(len(ids), DIGEST_BYTES),
-            folder_mtime_ns=folder_mtime_ns,
-            settled=settled,
-        )
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
-        return None
-    columns = (record.exts, record.sizes, record.mtimes)
-    whole = all(len(column) == len(ids) for column in columns)
-    return record if whole and bool(np.all(record.exts < len(record.extensions))) else None

@@ -7,48 +7,32 @@ look at a large adopted tree goes on where it was.
 
 from __future__ import annotations
 
+import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from manifests.columns import Bools, Entries
 from manifests.errors import StoreError
+from manifests.model import Descriptor
 from manifests.units import counted
 from syncclient.events import Listener, Notice, Phase, Progress
+from syncclient.files import ABSENT_NS, FolderLook
 from syncclient.places import Places
-from syncclient.plan import BucketPlan, Comparison, compare, record_after, settle
-from syncclient.pool import Pool, hash_task, list_task
-from syncclient.release import ReleaseView
-from syncclient.state import UNSURE, State, unsure_if_racy
-from syncclient.tree import FileStat, Listing
+from syncclient.pool import Pool
+from syncclient.selection import Selection
+from syncclient.state import NOTHING_KNOWN, UNSURE, Glance, State, sure_mtime
+from syncclient.tasks import FolderTask, list_task
 
-# Names of one hashing task: enough to keep a process busy, few enough to share the work.
-_HASH_NAMES = 256
+if TYPE_CHECKING:
+    from syncclient.plan import BucketPlan
+    from syncclient.release import ReleaseView
+    from syncclient.settling import Settler, Work
+
 # So many files gone at once looks like a disk that is not mounted.
 _SUSPICIOUS_FILES = 100
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Work:
-    """What is to do in one bucket.
-
-    ``fetch`` are the entries whose bytes are needed; ``replaces`` (as many) what may be replaced
-    under their names; ``foreign`` (as many) where a file of the user's is in the way.  ``remove``
-    are files of ours that the release no longer has, ``extra`` the user's own.
-    """
-
-    variant: str
-    bucket: int
-    fetch: Entries
-    replaces: tuple[FileStat | None, ...]
-    foreign: Bools
-    remove: tuple[tuple[str, FileStat], ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,42 +58,22 @@ class Survey:
         return self.kept + self.changed + self.foreign + self.removable
 
     def count(self, plan: BucketPlan) -> None:
-        """Add one bucket."""
+        """Add one bucket that was compared."""
         self.kept += len(plan.keep)
         self.added += len(plan.add)
         self.changed += len(plan.change)
         self.foreign += len(plan.foreign)
         self.unavailable += len(plan.unavailable)
         self.removable += len(plan.remove)
-        self.extra += len(plan.extra) + sum(kind == "name" for _, kind in plan.listing.others)
+        self.extra += plan.extras
         self.hashed += int(plan.hashed.sum())
         self.adopted += int(plan.hashed[plan.wanted_at[plan.keep]].sum())
         self.fetch_bytes += plan.fetch_bytes
-        if not plan.idle:
-            self.works.append(_work(plan))
 
-
-def _work(plan: BucketPlan) -> Work:
-    rows = plan.fetch
-    return Work(
-        variant=plan.variant,
-        bucket=plan.bucket,
-        fetch=plan.view.wanted.take(rows),
-        replaces=tuple(plan.replaces(int(row)) for row in rows),
-        foreign=np.isin(rows, plan.foreign),
-        remove=tuple((plan.listing.name(int(row)), plan.stat(int(row))) for row in plan.remove),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """A bucket that was compared and whose unknown files are being read."""
-
-    variant: str
-    bucket: int
-    looked_ns: int
-    comparison: Comparison
-    reading: list[Future[list[bytes | None]]]
+    def count_settled(self, glance: Glance) -> None:
+        """Add a bucket that is as it was when nothing was to do."""
+        self.kept += glance.files
+        self.extra += glance.extra
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +86,10 @@ class Surveyor:
     CancelledError.
     """
 
-    view: ReleaseView
+    descriptor: Descriptor
+    selection: Selection
+    # Called with ``stop``, from the thread of the survey; may ask hosts.
+    open_view: Callable[[Event], ReleaseView]
     places: Places
     state: State
     listen: Listener
@@ -135,21 +102,32 @@ class Surveyor:
     def run(self) -> Survey:
         """Survey all buckets; StoreError if a folder cannot be listed or a disk seems missing."""
         survey = Survey(scan="quick" if self.quick else "full")
-        files = sum(self.view.descriptor.totals[v].files for v in self.view.variants)
-        share = len(self.view.buckets) / max(self.view.descriptor.layout.buckets, 1)
-        self.listen(
-            Phase(
-                name="scan",
-                total_files=0 if self.view.wish.ids is not None else int(files * share),
-            )
-        )
+        variants = self.selection.variants_of(self.descriptor.variants)
+        glances = {variant: self.state.glance(variant) for variant in variants}
+        if not all(map(self._maybe_settled, glances.values())):
+            self.open_view(self.stop)
+        files = sum(self.descriptor.totals[variant].files for variant in variants)
+        share = len(self._buckets) / max(self.descriptor.layout.buckets, 1)
+        total = 0 if self.selection.ids is not None else int(files * share)
+        self.listen(Phase(name="scan", total_files=total))
         with Pool(int(files * share), self.jobs, self.stop) as pool:
-            for variant in self.view.variants:
+            for variant in variants:
                 before = survey.found
                 with self.state.steadily() as written:
-                    recorded = self._survey_variant(variant, pool, survey, written)
+                    known = glances[variant]
+                    recorded = self._survey_variant(variant, known, pool, survey, written)
                 self._refuse_missing_disk(variant, recorded, survey.found - before)
         return survey
+
+    @property
+    def _buckets(self) -> list[int]:
+        """Those of the selection."""
+        return self.selection.bucket_numbers(self.descriptor.layout.buckets)
+
+    def _maybe_settled(self, glances: Mapping[int, Glance]) -> bool:
+        """Whether every bucket was once as it is wanted now."""
+        held = (glances.get(bucket, NOTHING_KNOWN) for bucket in self._buckets)
+        return all(glance.settled == self.token for glance in held)
 
     def _refuse_missing_disk(self, variant: str, recorded: int, found: int) -> None:
         if found == 0 and recorded >= _SUSPICIOUS_FILES and not self.refetch:
@@ -161,123 +139,104 @@ class Surveyor:
             )
 
     def _survey_variant(
-        self, variant: str, pool: Pool, survey: Survey, written: Callable[[], None]
+        self,
+        variant: str,
+        glances: Mapping[int, Glance],
+        pool: Pool,
+        survey: Survey,
+        written: Callable[[], None],
     ) -> int:
         """Survey one variant; the number of files that the state knew."""
         recorded = 0
-        waiting: deque[_Pending] = deque()
-        for bucket, looked_ns, listing in self._listings(variant, pool, survey):
-            record = self.state.load(variant, bucket)
-            recorded += len(record)
-            comparison = compare(self.view.bucket(variant, bucket), listing, record)
-            reading = self._read(variant, bucket, comparison, pool)
-            waiting.append(
-                _Pending(
-                    variant=variant,
-                    bucket=bucket,
-                    looked_ns=looked_ns,
-                    comparison=comparison,
-                    reading=reading,
-                )
-            )
-            while waiting and (len(waiting) > 4 * pool.jobs or not waiting[0].reading):
-                self._finish(waiting.popleft(), survey)
-                written()
-        while waiting:
-            self._finish(waiting.popleft(), survey)
+        settler: Settler | None = None
+        for bucket, looked_ns, look in self._looks(variant, glances, pool, survey):
+            if look.columns is None:
+                recorded += glances[bucket].files
+                survey.count_settled(glances[bucket])
+                mtime_ns = sure_mtime(look.mtime_ns, looked_ns)
+                if mtime_ns != glances[bucket].folder_mtime_ns:
+                    self.state.store_folder_mtime(variant, bucket, mtime_ns)
+            else:
+                settler = settler or self._settler(variant, pool, survey)
+                glance = glances.get(bucket, NOTHING_KNOWN)
+                recorded += settler.take(bucket, looked_ns, glance, look)
             written()
+            self._tell(survey)
+        if settler is not None:
+            settler.finish()
+            self._tell(survey)
         return recorded
 
-    def _listings(
-        self, variant: str, pool: Pool, survey: Survey
-    ) -> Iterator[tuple[int, int, Listing]]:
-        root = str(self.places.root(variant))
-        buckets = self._unsettled(variant, survey)
-        tasks = [(root, self.places.folder(variant, bucket)) for bucket in buckets]
-        if not Path(root).exists():
-            yield from ((bucket, time.time_ns(), Listing()) for bucket in buckets)
-            return
-        looked_ns = time.time_ns()
-        for bucket, listing in zip(buckets, pool.map(list_task, tasks), strict=True):
-            yield bucket, looked_ns, listing
+    def _settler(self, variant: str, pool: Pool, survey: Survey) -> Settler:
+        # What compares loads numpy and opens manifests, which most runs do not need.
+        from syncclient.settling import Settler  # noqa: PLC0415
 
-    def _unsettled(self, variant: str, survey: Survey) -> list[int]:
+        return Settler(
+            variant=variant,
+            view=self.open_view(self.stop),
+            places=self.places,
+            state=self.state,
+            token=self.token,
+            pool=pool,
+            survey=survey,
+        )
+
+    def _looks(
+        self, variant: str, glances: Mapping[int, Glance], pool: Pool, survey: Survey
+    ) -> Iterator[tuple[int, int, FolderLook]]:
+        """Look at the folder of every bucket that may need it: bucket, time of the look, look."""
+        root = self.places.root(variant)
+        buckets = self._unsettled(variant, glances, survey)
+        looked_ns = time.time_ns()
+        if not os.path.lexists(Path(root, *self.places.variant_parts(variant))):
+            for bucket in buckets:
+                task = self._folder_task(variant, bucket, glances.get(bucket))
+                yield bucket, looked_ns, FolderLook.of_nothing(task.expected)
+            return
+        tasks = (self._folder_task(variant, bucket, glances.get(bucket)) for bucket in buckets)
+        for bucket, look in zip(buckets, pool.map(list_task, tasks), strict=True):
+            yield bucket, looked_ns, look
+
+    def _folder_task(self, variant: str, bucket: int, glance: Glance | None) -> FolderTask:
+        """A bucket that is settled for this wish needs no columns if it looks as it did then."""
+        settled = glance is not None and glance.settled == self.token
+        return FolderTask(
+            str(self.places.root(variant)),
+            self.places.folder(variant, bucket),
+            glance.fingerprint if glance is not None and settled else b"",
+        )
+
+    def _tell(self, survey: Survey) -> None:
+        done = survey.kept + survey.added + survey.changed + survey.foreign
+        self.listen(Progress(files=done))
+
+    def _unsettled(self, variant: str, glances: Mapping[int, Glance], survey: Survey) -> list[int]:
         """The buckets to look at: all, or with ``quick`` those whose folder or wish changed.
 
         All are those of the selection, and those where an earlier selection left files.
         """
-        glances = self.state.glance(variant)
-        buckets = sorted({*self.view.buckets, *glances})
+        buckets = sorted({*self._buckets, *glances})
         if not self.quick:
             return buckets
         left = []
         for bucket in buckets:
-            mtime_ns, settled, files = glances.get(bucket, (UNSURE, "", 0))
+            glance = glances.get(bucket, NOTHING_KNOWN)
             folder = Path(self.places.root(variant), *self.places.folder(variant, bucket))
-            if settled == self.token and mtime_ns != UNSURE and _mtime_of(folder) == mtime_ns:
-                survey.kept += files
+            sure = glance.settled == self.token and glance.folder_mtime_ns != UNSURE
+            if sure and _mtime_of(folder) == glance.folder_mtime_ns:
+                survey.count_settled(glance)
             else:
                 left.append(bucket)
         return left
-
-    def _read(
-        self, variant: str, bucket: int, comparison: Comparison, pool: Pool
-    ) -> list[Future[list[bytes | None]]]:
-        """Start to hash what is unknown."""
-        names = comparison.unread_names()
-        root, folder = str(self.places.root(variant)), self.places.folder(variant, bucket)
-        return [
-            pool.submit(hash_task, (root, folder, names[start : start + _HASH_NAMES]))
-            for start in range(0, len(names), _HASH_NAMES)
-        ]
-
-    def _finish(self, pending: _Pending, survey: Survey) -> None:
-        comparison = pending.comparison
-        found = [digest for future in pending.reading for digest in future.result()]
-        unread = comparison.unread.tolist()
-        digests = {
-            row: digest for row, digest in zip(unread, found, strict=True) if digest is not None
-        }
-        plan = settle(pending.variant, pending.bucket, comparison, digests)
-        survey.count(plan)
-        self._remember(plan, comparison, pending.looked_ns)
-        self.listen(Progress(files=survey.kept + survey.added + survey.changed + survey.foreign))
-
-    def _remember(self, plan: BucketPlan, comparison: Comparison, looked_ns: int) -> None:
-        """Record what was learnt, where it differs from what is recorded.
-
-        A bucket that lost all its files keeps its record: the disk may be mounted again.
-        """
-        record = comparison.record
-        if len(record) and not plan.ours.any():
-            return
-        complete = plan.idle and not len(plan.unavailable)
-        folder_mtime = int(
-            unsure_if_racy(np.array([plan.folder_mtime_ns], np.int64), looked_ns)[0]
-        )
-        settled = self.token if complete and folder_mtime != UNSURE else ""
-        unchanged = (
-            not plan.hashed.any()
-            and int(plan.ours.sum()) == len(record)
-            and (record.folder_mtime_ns, record.settled)
-            == (folder_mtime if settled else UNSURE, settled)
-        )
-        if unchanged:
-            return
-        mtimes = np.where(
-            plan.hashed,
-            unsure_if_racy(plan.listing.mtimes, looked_ns),
-            plan.listing.mtimes,
-        )
-        after = record_after(plan, mtimes, folder_mtime if settled else UNSURE, settled)
-        self.state.store(plan.variant, plan.bucket, after)
 
 
 def _mtime_of(folder: Path) -> int:
     try:
         return folder.stat(follow_symlinks=False).st_mtime_ns
+    except FileNotFoundError:
+        return ABSENT_NS
     except OSError:
-        return UNSURE - 1
+        return UNSURE
 
 
 def tell_foreign(survey: Survey, listen: Callable[[Notice], None]) -> None:

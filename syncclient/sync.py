@@ -1,6 +1,4 @@
-"""The driver: survey, guard, transfer, remove, record.  Owns every task of a run.
-
-    release view -> survey (what is missing) -> guards (space, deletions) -> transfer -> removals
+"""The driver: transfer, remove, record, after a look found work.  Owns every task of a run.
 
 Progress lives in the tree and its state, so a run that follows an interrupted one is the same
 code: it finds less to do.
@@ -9,37 +7,25 @@ code: it finds less to do.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from manifests.columns import Entries
-from manifests.digest import Digest
-from manifests.errors import ConfigError, ExitCode, StoreError
-from manifests.model import Descriptor
-from manifests.units import format_count, format_size
-from syncclient.assets import AssetSurvey, survey_assets, target_of, wanted_assets
+from syncclient.assets import target_of
 from syncclient.cachedobject import object_path
-from syncclient.config import DELETE_SHARE
 from syncclient.events import Phase, Progress
 from syncclient.fetch import RANGE_BYTES, Batch, Outcome
 from syncclient.journal import Journal
+from syncclient.look import Look, Report
 from syncclient.parcels import Parcels, parcels_of
-from syncclient.places import Places
 from syncclient.plan import Rows
 from syncclient.pool import in_thread
-from syncclient.release import ReleaseView
-from syncclient.rowfiles import RowFile, RowFiles, RowSurvey, selected_post_ids, wanted_rows
-from syncclient.selection import Selection
-from syncclient.session import Session
-from syncclient.store import Aside, Store, device_of, free_bytes
-from syncclient.survey import Survey, Surveyor, Work, tell_foreign
+from syncclient.settling import Work
+from syncclient.store import Store
 from syncclient.torrents.peers import asks_peers
 from syncclient.transfer import NAMED_FAILURES, Failure, OnOutcome, Patience, Transfer
 from syncclient.worker import Worker, WorkerSetup, open_workers
@@ -50,253 +36,27 @@ _BATCH_FILES = 1000
 # Worker processes pay from this many files or bytes on; below, the client does all itself.
 _FILES_WORTH_WORKERS = 500
 _BYTES_WORTH_WORKERS = 64 * 2**20
-_BLOCK_BYTES = 4096
-# Room that must stay free beside the files: state, manifests, folders.
-_RESERVE_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What one run is to bring about."""
-
-    descriptor: Descriptor
-    selection: Selection
-    delete: bool = False
-    # Files that may be deleted: a share of what is here if below 1, "1.0" means all of them.
-    max_delete_share: float = DELETE_SHARE
-    max_delete_files: int | None = None
-    quick: bool = False
-    refetch: bool = False
-    fetch: bool = True
-    # Other trees on this machine, and whether files may be hard-linked from them.
-    locals: tuple[Path, ...] = ()
-    # Where those trees keep variants that lie elsewhere.
-    local_variants: Mapping[str, str] = field(default_factory=dict)
-    hard_link: bool = False
-
-    def local_folders(self, variant: str, bucket: str) -> tuple[str, ...]:
-        """The folders of other trees that may hold the files of a bucket."""
-        moved = self.local_variants.get(variant)
-        first = [str(Path(moved, bucket))] if moved else []
-        return (*first, *(str(tree / variant / bucket) for tree in self.locals))
-
-
-@dataclass(slots=True, kw_only=True)
-class Report:
-    """What a run did; the summary of every verb that changes a tree."""
-
-    release: str
-    scan: str
-    files_added: int = 0
-    files_changed: int = 0
-    files_removed: int = 0
-    files_kept: int = 0
-    files_linked: int = 0
-    files_unavailable: int = 0
-    files_extra: int = 0
-    bytes_written: int = 0
-    bytes_received: int = 0
-    requests: int = 0
-    seconds: float = 0.0
-    local_bytes: int = 0
-    # Received from peers and sent to them, in files and the padding between them.
-    peer_bytes: int = 0
-    peer_sent_bytes: int = 0
-    files_failed: int = 0
-    # Wanted and not there, but not to be fetched by this run.
-    files_left: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    asides: list[Aside] = field(default_factory=list)
-    links: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Complete only if every file that can be had is there."""
-        short = self.files_failed + self.files_left
-        return ExitCode.INCOMPLETE if short else ExitCode.COMPLETE
-
-    def summary(self) -> dict[str, object]:
-        """The fields of the summary line."""
-        return {
-            "release": self.release,
-            "files_added": self.files_added,
-            "files_changed": self.files_changed,
-            "files_removed": self.files_removed,
-            "files_kept": self.files_kept,
-            "files_failed": self.files_failed,
-            "files_unavailable": self.files_unavailable,
-            "files_aside": len(self.asides),
-            "files_extra": self.files_extra,
-            "bytes_written": self.bytes_written,
-            "bytes_received": self.bytes_received + self.peer_bytes,
-            "requests": self.requests,
-            "seconds": round(self.seconds, 3),
-            "sources": {
-                "http": self.bytes_received,
-                "torrent": self.peer_bytes,
-                "local": self.local_bytes,
-            },
-            "scan": self.scan,
-        }
-
-
-def wish_token(descriptor: Descriptor, selection: Selection, notices: bytes) -> str:
-    """Names a wish, for buckets recorded as settled for it."""
-    ids = b"" if selection.ids is None else selection.ids.tobytes()
-    text = repr((selection.variants, selection.buckets)).encode()
-    return Digest.of(b"\0".join([descriptor.encode(), text, ids, notices])).hex[:32]
 
 
 class Sync:
-    """One run on an open session; use as an async context manager, then survey and carry out."""
+    """Carries out what a look found."""
 
-    def __init__(self, session: Session, wish: Wish) -> None:
-        self._session = session
-        self._wish = wish
-        self._started_s = time.monotonic()
-        self.places: Places = session.places(wish.descriptor)
-        notices = session.notices()
-        self._token = wish_token(wish.descriptor, wish.selection, notices.encode())
-        self.view = ReleaseView(wish.descriptor, notices, wish.selection, session.folders.cache)
-        self.survey = Survey()
-        self.assets = AssetSurvey()
-        self.rows = RowSurvey()
-        self.row_files = RowFiles(
-            cache=session.folders.cache,
-            places=self.places,
-            state=session.state,
-            run=session.run,
-            mtime_ns=wish.descriptor.layers[-1].date * 10**9,
-        )
-        self.report = Report(release=wish.descriptor.release, scan="full")
-
-    async def __aenter__(self) -> Self:
-        """Bring the manifests that are needed into the cache."""
-        self._session.listen(Phase(name="manifests"))
-        await self._session.settle_earlier_runs()
-        await self.view.open(self._session.hosts)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Let go of the manifests."""
-        self.view.close()
-
-    # ----------------------------------------------------------------- looking
-
-    async def look(self) -> Survey:
-        """Survey the tree.  Reads files only where their content is unknown; changes nothing."""
-        session, wish = self._session, self._wish
-        if not wish.refetch:
-            session.refuse_missing_disks()
-        surveyor = Surveyor(
-            view=self.view,
-            places=self.places,
-            state=session.state,
-            listen=session.listen,
-            token=self._token,
-            quick=wish.quick,
-            refetch=wish.refetch,
-            jobs=session.transport.jobs,
-        )
-        self.survey = await in_thread(surveyor.run, surveyor.stop)
-        wanted = wanted_assets(wish.descriptor, self.view.variants, whole=wish.selection.whole)
-        self.assets = await in_thread(
-            lambda: survey_assets(wanted, session.stored_descriptors(), self.places, session.state)
-        )
-        if not wish.selection.whole:
-            # A selection of ids or buckets says nothing about assets: those that are here stay.
-            self.assets.remove.clear()
-        rows = await in_thread(self.wanted_rows)
-        self.rows = await in_thread(lambda: self.row_files.survey(rows), self.row_files.stop)
-        tell_foreign(self.survey, session.listen)
-        self._begin_report()
-        return self.survey
-
-    def wanted_rows(self) -> list[RowFile]:
-        """The files of metadata that come with the selection.  Blocking."""
-        if not self._wish.selection.metadata:
-            return []
-        if not self._wish.descriptor.tables:
-            release = self._wish.descriptor.release
-            self._session.notice(f"{release} was published without metadata", warning=True)
-        return wanted_rows(self._wish.descriptor, selected_post_ids(self.view))
-
-    def _begin_report(self) -> None:
-        report, survey = self.report, self.survey
-        report.scan = survey.scan
-        report.files_kept = survey.kept + len(self.assets.kept) + len(self.rows.kept)
-        report.files_unavailable = survey.unavailable
-        report.files_extra = survey.extra
-
-    # ----------------------------------------------------------------- guards
-
-    def check_guards(self) -> None:
-        """Refuse before anything is changed: too many deletions, too little room."""
-        self._check_deletions()
-        self._check_space()
-
-    @property
-    def removals(self) -> int:
-        """Files of ours that the release no longer has."""
-        return self.survey.removable + len(self.assets.remove)
-
-    def _check_deletions(self) -> None:
-        wish, count = self._wish, self.removals
-        if not wish.delete or not count:
-            return
-        here = count + self.survey.kept + self.survey.changed + len(self.assets.kept)
-        most = int(here * wish.max_delete_share)
-        if wish.max_delete_files is not None:
-            most = wish.max_delete_files
-        if count > most:
-            message = (
-                f"{format_count(count)} of {format_count(here)} files would be deleted, more than "
-                f"the {format_count(most)} that are allowed; nothing was changed"
-            )
-            raise ConfigError(
-                message,
-                hint="If that is right, allow it with --max-delete, as a number or a percentage.",
-                exit_code=ExitCode.DELETE_GUARD,
-            )
-
-    def _check_space(self) -> None:
-        """StoreError if a disk lacks room for what goes there, of however many variants."""
-        needed: dict[int, int] = {}
-        roots: dict[int, Path] = {}
-        for root, size_bytes in self._bytes_by_root():
-            disk = device_of(root)
-            needed[disk] = needed.get(disk, 0) + size_bytes
-            roots.setdefault(disk, root)
-        for disk, size_bytes in needed.items():
-            free = free_bytes(roots[disk])
-            if size_bytes and size_bytes + _RESERVE_BYTES > free:
-                message = (
-                    f"{roots[disk]}: {format_size(size_bytes)} are to be written, but only "
-                    f"{format_size(free)} are free and {format_size(_RESERVE_BYTES)} must stay so"
-                )
-                raise StoreError(
-                    message,
-                    hint="Make room, select less (--variant, --bucket, --ids), "
-                    "or put a variant on another disk with --variant-dir.",
-                )
-
-    def _bytes_by_root(self) -> Iterator[tuple[Path, int]]:
-        for work in self.survey.works:
-            blocks = -(-work.fetch.sizes.astype(np.int64) // _BLOCK_BYTES)
-            yield self.places.root(work.variant), int(blocks.sum()) * _BLOCK_BYTES
-        for asset, _ in self.assets.fetch:
-            yield self.places.asset(asset.path)[0], asset.size_bytes
-        yield self.row_files.cache, self.rows.fetch_bytes
-        yield self.places.tree, self.rows.text_bytes
+    def __init__(self, look: Look) -> None:
+        self._look = look
+        self._session = look.session
+        self._wish = look.wish
+        self.places = look.places
+        self.view = look.view
+        self.survey = look.survey
+        self.assets = look.assets
+        self.rows = look.rows
+        self.row_files = look.row_files
+        self.report = look.report
 
     # ----------------------------------------------------------------- doing
 
     async def carry_out(self) -> Report:
-        """Fetch what is missing, then (with ``delete``) move away what the release dropped.
-
-        Raises TransferError if no host is left and StoreError if the disk refuses; what was
-        finished until then is in the tree and recorded.
-        """
+        """See :meth:`Look.carry_out`."""
         session, report = self._session, self.report
         journal = Journal(session.state)
         try:
@@ -304,25 +64,18 @@ class Sync:
                 await self._transfer(journal)
                 await self._make_rows()
             else:
-                report.files_left = self._files_to_fetch + len(self.rows.make)
+                report.files_left = self._look.files_to_fetch + len(self.rows.make)
             if self._wish.delete and not report.files_failed:
                 await in_thread(lambda: self._remove(journal))
         finally:
             await journal.flush()
-            taken = session.hosts.take_traffic()
-            report.bytes_received += taken.received_bytes
-            report.requests += taken.requests
-            report.seconds = time.monotonic() - self._started_s
+            self._look.count_traffic()
         if not report.files_failed:
             await in_thread(self._clean_staging)
         return report
 
-    @property
-    def _files_to_fetch(self) -> int:
-        return sum(len(work.fetch) for work in self.survey.works) + len(self.assets.fetch)
-
     async def _transfer(self, journal: Journal) -> None:
-        files = self._files_to_fetch
+        files = self._look.files_to_fetch
         size_bytes = self.survey.fetch_bytes + self.assets.fetch_bytes
         if not files:
             return
@@ -503,7 +256,7 @@ class Sync:
     def _remove(self, journal: Journal) -> None:
         """Move what the release dropped to the trash; only files exactly as surveyed."""
         session = self._session
-        session.listen(Phase(name="remove", total_files=self.removals))
+        session.listen(Phase(name="remove", total_files=self._look.removals))
         stores: dict[Path, Store] = {}
 
         def store(root: Path) -> Store:

@@ -1,8 +1,8 @@
 """Reading and linking files of a tree: scanning, hashing, making one file from another.
 
-Shared by client and server (of the client, the server imports this and ``metadata`` alone).
-Nothing here follows a symbolic link or waits on a FIFO, and every function can run in a worker
-process: arguments and results are plain values.
+Shared by client and server (of the client, the server imports this, ``metadata`` and ``output``
+alone).  Nothing here follows a symbolic link or waits on a FIFO, and every function can run in a
+worker process: arguments and results are plain values.
 """
 
 from __future__ import annotations
@@ -10,22 +10,48 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import stat
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-import blake3
 import numpy as np
 
-from manifests.columns import CHUNK_BYTES, I64, U16, U32, U64
+from manifests.columns import I64, U16, U32, U64
 from manifests.errors import StoreError
-from manifests.paths import parse_entry_name
+from syncclient.files import (
+    OPEN_FOLDER,
+    OPEN_READ,
+    FileHash,
+    FileStat,
+    FolderColumns,
+    FolderLook,
+    hash_open,
+    look_at_folder,
+    look_below,
+    open_below,
+    open_regular,
+    printable,
+    stat_of,
+)
+
+__all__ = [
+    "OPEN_FOLDER",
+    "OPEN_READ",
+    "FileHash",
+    "FileStat",
+    "Listing",
+    "copy_bytes",
+    "hash_open",
+    "list_bucket",
+    "list_folder",
+    "open_below",
+    "open_regular",
+    "printable",
+    "reflink",
+    "stat_of",
+]
 
 # ioctl number of Linux's FICLONE (linux/fs.h): share the extents of another file.
 _FICLONE = 0x40049409
 _COPY_BYTES = 8 * 2**20
-OPEN_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Errors that mean "this file system cannot do it", not "the disk is broken".
 _UNSUPPORTED = {
     errno.EOPNOTSUPP,
@@ -37,92 +63,6 @@ _UNSUPPORTED = {
     errno.EMLINK,
     errno.ETXTBSY,
 }
-
-
-class FileStat(NamedTuple):
-    """What says that a file did not change: size in bytes, mtime in nanoseconds, inode."""
-
-    size_bytes: int
-    mtime_ns: int
-    inode: int
-
-
-class FileHash(NamedTuple):
-    """One reading of a file: its BLAKE3, one digest a chunk if it is large, and its stat."""
-
-    digest: bytes
-    chunks: bytes
-    stat: FileStat
-
-
-def printable(name: str) -> str:
-    """A file name as text that can be encoded: bytes that are no UTF-8 become escapes."""
-    return os.fsencode(name).decode(errors="backslashreplace")
-
-
-def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
-    """A descriptor of a regular file; OSError: ELOOP for a link, EINVAL for a FIFO or device."""
-    fd = os.open(path, OPEN_READ, dir_fd=dir_fd)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-    return fd
-
-
-def stat_of(fd: int) -> FileStat:
-    """Size, mtime and inode of an open file."""
-    info = os.fstat(fd)
-    return FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
-
-
-def hash_open(fd: int, *, with_chunks: bool) -> FileHash:
-    """Read an open file once, from its start; the stat is taken before and must hold after.
-
-    Raises StoreError (changed while it was read) if size or mtime moved meanwhile.
-    """
-    before = stat_of(fd)
-    if before.size_bytes <= CHUNK_BYTES:
-        data = _read_exactly(fd, before.size_bytes)
-        result = FileHash(blake3.blake3(data).digest(), b"", before)
-    else:
-        result = _hash_large(fd, before, with_chunks=with_chunks)
-    if stat_of(fd) != before:
-        message = "the file changed while it was read"
-        raise StoreError(message, hint="Run again when nothing writes to it.")
-    return result
-
-
-def _read_exactly(fd: int, size_bytes: int) -> bytes:
-    """Up to ``size_bytes + 1`` bytes: a file that grew meanwhile shows as a wrong length."""
-    data = os.read(fd, size_bytes + 1)
-    while len(data) <= size_bytes and (more := os.read(fd, size_bytes + 1 - len(data))):
-        data += more
-    return data
-
-
-def _hash_large(fd: int, before: FileStat, *, with_chunks: bool) -> FileHash:
-    whole, chunks = blake3.blake3(), []
-    buffer = bytearray(CHUNK_BYTES)
-    view = memoryview(buffer)
-    position = 0
-    while filled := _fill(fd, view):
-        whole.update(view[:filled])
-        if with_chunks:
-            chunks.append(blake3.blake3(view[:filled]).digest())
-        position += filled
-    if position != before.size_bytes:
-        message = f"expected {before.size_bytes} bytes, read {position}"
-        raise StoreError(message, hint="The file changed while it was read; run again.")
-    return FileHash(whole.digest(), b"".join(chunks), before)
-
-
-def _fill(fd: int, view: memoryview) -> int:
-    """Read until ``view`` is full or the file ends; the number of bytes read."""
-    filled = 0
-    while filled < len(view) and (count := os.readv(fd, [view[filled:]])):
-        filled += count
-    return filled
-
 
 # --------------------------------------------------------------------------- scanning
 
@@ -150,6 +90,21 @@ class Listing:
         """Files an entry could be."""
         return len(self.ids)
 
+    @classmethod
+    def of(cls, look: FolderLook) -> Listing:
+        """The columns of a look that brought them."""
+        found = look.columns or FolderColumns()
+        return cls(
+            extensions=found.extensions,
+            ids=np.frombuffer(found.ids, np.uint32),
+            exts=np.frombuffer(found.exts, np.uint16),
+            sizes=np.frombuffer(found.sizes, np.uint64),
+            mtimes=np.frombuffer(found.mtimes, np.int64),
+            inodes=np.frombuffer(found.inodes, np.uint64),
+            others=found.others,
+            folder_mtime_ns=max(look.mtime_ns, -1),
+        )
+
     def name(self, row: int) -> str:
         """The file name of one row."""
         return f"{self.ids[row]}.{self.extensions[self.exts[row]]}"
@@ -157,94 +112,12 @@ class Listing:
 
 def list_folder(fd: int) -> Listing:
     """Names and stats of the open folder ``fd``; nothing is opened, no link is followed."""
-    mtime_ns = os.fstat(fd).st_mtime_ns
-    rows: list[tuple[int, str, int, int, int]] = []
-    others: list[tuple[str, str]] = []
-    with os.scandir(fd) as found:
-        for item in found:
-            named = parse_entry_name(item.name)
-            try:
-                info = item.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                # Gone since the folder was read: it is not here.
-                continue
-            if named is None or not stat.S_ISREG(info.st_mode):
-                others.append((item.name, _kind(info.st_mode)))
-            else:
-                rows.append((*named, info.st_size, info.st_mtime_ns, info.st_ino))
-    rows.sort()
-    return _listing(rows, tuple(sorted(others)), mtime_ns)
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "folder"
-    if stat.S_ISLNK(mode):
-        return "symlink"
-    return "name" if stat.S_ISREG(mode) else "special"
-
-
-def _listing(
-    rows: list[tuple[int, str, int, int, int]],
-    others: tuple[tuple[str, str], ...],
-    mtime_ns: int,
-) -> Listing:
-    if not rows:
-        return Listing(others=others, folder_mtime_ns=mtime_ns)
-    ids, names, sizes, mtimes, inodes = zip(*rows, strict=True)
-    table = {name: code for code, name in enumerate(dict.fromkeys(names))}
-    return Listing(
-        extensions=tuple(table),
-        ids=np.array(ids, np.uint32),
-        exts=np.array([table[name] for name in names], np.uint16),
-        sizes=np.array(sizes, np.uint64),
-        mtimes=np.array(mtimes, np.int64),
-        inodes=np.array(inodes, np.uint64),
-        others=others,
-        folder_mtime_ns=mtime_ns,
-    )
-
-
-def open_below(root_fd: int, parts: tuple[str, ...]) -> int:
-    """A descriptor of the folder ``parts`` below an open folder; no component may be a link.
-
-    Raises FileNotFoundError, or StoreError (exit 7) where a component is a symbolic link.
-    """
-    fd = os.dup(root_fd)
-    for depth, part in enumerate(parts):
-        try:
-            inner = os.open(part, OPEN_FOLDER, dir_fd=fd)
-        except OSError as error:
-            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
-                shown = "/".join(parts[: depth + 1])
-                message = f"{shown} is a symbolic link or a file, expected a folder"
-                raise StoreError(message, hint=_LINK_HINT) from error
-            raise
-        finally:
-            os.close(fd)
-        fd = inner
-    return fd
-
-
-_LINK_HINT = (
-    "bucketsync follows no links inside a tree. Keep a variant on another disk with "
-    "--variant-dir NAME=PATH."
-)
+    return Listing.of(look_at_folder(fd))
 
 
 def list_bucket(root: str, parts: tuple[str, ...]) -> Listing:
     """The listing of one bucket folder below ``root``; an empty one if it does not exist."""
-    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fd = open_below(root_fd, parts)
-    except FileNotFoundError:
-        return Listing()
-    finally:
-        os.close(root_fd)
-    try:
-        return list_folder(fd)
-    finally:
-        os.close(fd)
+    return Listing.of(look_below(root, parts))
 
 
 # --------------------------------------------------------------------------- making files

@@ -16,17 +16,16 @@ All functions block; an asyncio program calls them in a thread.  A folder serves
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from tuf.api.exceptions import (
     BadVersionNumberError,
@@ -42,83 +41,32 @@ from tuf.api.metadata import Metadata, Root, Snapshot, T, TargetFile, Targets, T
 from tuf.api.serialization import DeserializationError
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
-from manifests.errors import ConfigError, ManifestError, StoreError, TransferError, TrustError
+from manifests.errors import ConfigError, ManifestError, TransferError, TrustError
 from manifests.model import MAX_DESCRIPTOR_BYTES
 from manifests.notices import NOTICES_NAME
 from manifests.paths import check_name
 from syncclient.documents import replace_durably
+from syncclient.signed import (
+    KEY_HINT,
+    MAX_ROOT_BYTES,
+    METADATA_PATH,
+    MIRROR_HINT,
+    SUFFIX,
+    ExpiredError,
+    Fetch,
+    ReleaseTarget,
+    Signed,
+    TrustFolder,
+    fingerprint_of,
+    read_stored,
+    storage_error,
+)
 
-METADATA_PATH: Final = "tuf/metadata"
-TARGETS_PATH: Final = "tuf/targets"
-SUFFIX: Final = ".msgpack"
 # python-tuf wants URLs; this one stands for "wherever the repository is".
 BASE_URL: Final = "tuf:///"
-# A root for each month of 80 years, should a publisher renew it so often.
-_LIMITS: Final = UpdaterConfig(max_root_rotations=1000, root_max_length=512_000)
-_ROLES: Final = (Root.type, Targets.type, Snapshot.type, Timestamp.type)
-_MIRROR_HINT: Final = (
-    "A mirror may be behind or half updated: try again later, or another mirror.  "
-    "If it stays so, ask the publisher."
-)
-_KEY_HINT: Final = (
-    "Whoever answers at this address does not have the publisher's keys.  "
-    "Compare the root fingerprint with the publisher's before you trust it."
-)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-_ROOT: Final = re.compile(rf"{METADATA_PATH}/([0-9]+)\.root\.json")
-
-# Bytes of the document at a path relative to the repository's URL.  It reads at most one byte more
-# than ``max_bytes`` (longer documents are refused here), and raises TransferError with the
-# ``status`` of HTTP, if there was an answer.
-Fetch = Callable[[str, int], bytes]
-
-
-class ExpiredError(TrustError):
-    """Nobody vouches any more that this is the newest state; what is stored stays usable."""
-
-    def __init__(self, role: str, expires: datetime) -> None:
-        super().__init__(
-            f"the {role} metadata expired on {expires:%Y-%m-%d %H:%M} UTC: new releases cannot be "
-            "told from withheld ones",
-            hint="What you have stays usable.  The publisher has to run `bucketsync-server "
-            "refresh`; if the date lies ahead, check this machine's clock.",
-        )
-        self.role = role
-        self.expires = expires
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReleaseTarget:
-    """A release that the publisher signed: the name, length and SHA-256 of its descriptor.
-
-    ``custom`` holds the publisher's further fields (BLAKE3, base, date, totals), signed like the
-    rest but of no checked form.
-    """
-
-    name: str
-    size_bytes: int
-    sha256: str
-    custom: Mapping[str, Any]
-
-    @property
-    def path(self) -> str:
-        """Where the descriptor lies, relative to the repository's URL."""
-        return f"{TARGETS_PATH}/{self.sha256}.{self.name}{SUFFIX}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signed:
-    """A verified state of the repository: its releases by name, versions and expiries by role."""
-
-    fingerprint: str
-    releases: tuple[ReleaseTarget, ...]
-    notices: ReleaseTarget | None
-    versions: Mapping[str, int]
-    expires: Mapping[str, datetime]
-
-    def expired(self, now: datetime) -> tuple[str, ...]:
-        """The roles whose signatures have expired."""
-        return tuple(role for role in _ROLES if self.expires[role] <= now)
+# A root for each month of 80 years, should a publisher renew it so often.
+_LIMITS: Final = UpdaterConfig(max_root_rotations=1000, root_max_length=MAX_ROOT_BYTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,53 +77,8 @@ class Pin:
     origin: Literal["stored", "file", "fingerprint", "first use"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
-    """A document that a host can be asked for, and how long it may be."""
-
-    path: str
-    max_bytes: int
-
-
-def following(path: str) -> tuple[Document, ...]:
-    """What will be asked for after a document whatever its bytes are, by the order of TUF.
-
-    After a first root the second; after any root, unless there is another one, the timestamp.
-    """
-    match = _ROOT.fullmatch(path)
-    if match is None:
-        return ()
-    timestamp = Document(
-        path=f"{METADATA_PATH}/timestamp.json", max_bytes=_LIMITS.timestamp_max_length
-    )
-    second = Document(path=f"{METADATA_PATH}/2.root.json", max_bytes=_LIMITS.root_max_length)
-    return (second, timestamp) if match[1] == "1" else (timestamp,)
-
-
-class TrustStore:
-    """The folder of pinned root and verified metadata; it must allow symbolic links.
-
-    ``pinned/root.json`` is the pin, the rest python-tuf's cache.  It is no cache of ours: without
-    it a tree trusts nobody.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._pinned = folder / "pinned" / "root.json"
-
-    def pinned_root(self) -> bytes | None:
-        """The bytes of the pinned root, None if there is none."""
-        return _read(self._pinned)
-
-    def require_root(self) -> bytes:
-        """The bytes of the pinned root; TrustError if there is none."""
-        data = self.pinned_root()
-        if data is None:
-            raise TrustError(
-                f"no trusted root in {self.folder}",
-                hint="Use `bucketsync adopt` to trust the repository anew.",
-            )
-        return data
+class TrustStore(TrustFolder):
+    """The same, for who decides what is trusted; it must allow symbolic links."""
 
     def pin(self, data: bytes) -> str:
         """Trust a root from now on and return its fingerprint.
@@ -191,7 +94,7 @@ class TrustStore:
         except RepositoryError as error:
             raise _refused(f"the root {fingerprint}", error) from error
         except OSError as error:
-            raise _storage_error(self.folder, error) from error
+            raise storage_error(self.folder, error) from error
         return fingerprint
 
     def roots(self) -> list[Root]:
@@ -204,7 +107,7 @@ class TrustStore:
         except RepositoryError as error:
             raise _refused(str(self._pinned), error) from error
         with suppress(RepositoryError):
-            while data := _read(self._later_root(chain[-1].version + 1)):
+            while data := read_stored(self._later_root(chain[-1].version + 1)):
                 chain.append(_verified_root(data, chain[-1]))
         return chain
 
@@ -237,11 +140,6 @@ class CallbackFetcher(FetcherInterface):
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         return iter([self.download_bytes(url, MAX_DESCRIPTOR_BYTES)])
-
-
-def fingerprint_of(root: bytes) -> str:
-    """SHA-256 of root metadata in hexadecimal, as ``bucketsync-server init`` prints it."""
-    return hashlib.sha256(root).hexdigest()
 
 
 def parse_trust_root(text: str) -> Path | str:
@@ -283,7 +181,7 @@ def pin_root(trust: TrustStore, fetch: Fetch, trust_root: str | None = None) -> 
     if wanted not in {None, found}:
         raise TrustError(
             f"the repository's first root is {found}, but {wanted} is to be trusted",
-            hint=_KEY_HINT,
+            hint=KEY_HINT,
         )
     origin: Literal["fingerprint", "first use"] = "fingerprint" if wanted else "first use"
     return Pin(fingerprint=trust.pin(data), origin=origin)
@@ -297,7 +195,9 @@ def refresh(trust: TrustStore, fetch: Fetch) -> Signed:
     """
     with open_updater(trust, fetch) as updater:
         updater.refresh()
-    return stored(trust)
+    signed = stored(trust)
+    trust.remember(signed)
+    return signed
 
 
 def stored(trust: TrustStore) -> Signed:
@@ -318,24 +218,6 @@ def stored(trust: TrustStore) -> Signed:
         versions=MappingProxyType({payload.type: payload.version for payload in signed}),
         expires=MappingProxyType({payload.type: payload.expires for payload in signed}),
     )
-
-
-def fetch_target(target: ReleaseTarget, fetch: Fetch, max_bytes: int) -> bytes:
-    """The bytes of a signed target; TrustError unless length and SHA-256 are as signed."""
-    if target.size_bytes > max_bytes:
-        raise TrustError(
-            f"the target {target.name} would have {target.size_bytes} bytes",
-            hint=f"At most {max_bytes} are read.",
-        )
-    data = fetch(target.path, target.size_bytes)
-    found = hashlib.sha256(data).hexdigest()
-    if len(data) != target.size_bytes or found != target.sha256:
-        message = (
-            f"{target.path} is not the target {target.name} that was signed: expected "
-            f"{target.size_bytes} bytes with SHA-256 {target.sha256}, got {len(data)} with {found}"
-        )
-        raise TrustError(message, hint=_MIRROR_HINT)
-    return data
 
 
 class _DurableUpdater(Updater):
@@ -361,9 +243,9 @@ def open_updater(trust: TrustStore, fetch: Fetch) -> Iterator[Updater]:
     except DownloadError as error:
         status = error.status_code if isinstance(error, DownloadHTTPError) else None
         message = f"{fetcher.path} was not delivered: {error}"
-        raise TransferError(message, hint=_MIRROR_HINT, status=status) from error
+        raise TransferError(message, hint=MIRROR_HINT, status=status) from error
     except OSError as error:
-        raise _storage_error(trust.folder, error) from error
+        raise storage_error(trust.folder, error) from error
 
 
 def supports_symlinks(folder: Path) -> bool:
@@ -421,7 +303,7 @@ def _verified_root(data: bytes, previous: Root | None) -> Root:
 
 def _stored_payload(trust: TrustStore, roots: list[Root], kind: type[T]) -> T:
     path = trust.folder / f"{kind.type}.json"
-    data = _read(path)
+    data = read_stored(path)
     if data is None:
         raise TrustError(
             f"nothing was learned from this repository yet: {path} is missing",
@@ -456,23 +338,14 @@ def _root_file(path: Path) -> bytes:
     return data
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _storage_error(path, error) from error
-
-
 # What python-tuf refuses, in words, and what to do; the first that fits is taken.
 _REFUSALS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
-    (UnsignedMetadataError, "it is not signed by enough of the trusted keys", _KEY_HINT),
-    (BadVersionNumberError, "its version does not fit what is known already", _MIRROR_HINT),
-    (LengthOrHashMismatchError, "it is not the document that the signatures name", _MIRROR_HINT),
-    (DownloadLengthMismatchError, "it is too long", _MIRROR_HINT),
+    (UnsignedMetadataError, "it is not signed by enough of the trusted keys", KEY_HINT),
+    (BadVersionNumberError, "its version does not fit what is known already", MIRROR_HINT),
+    (LengthOrHashMismatchError, "it is not the document that the signatures name", MIRROR_HINT),
+    (DownloadLengthMismatchError, "it is too long", MIRROR_HINT),
     (DeserializationError, "it is not TUF metadata", "Is this the address of a repository?"),
-    (RepositoryError, "it does not follow from what is known already", _MIRROR_HINT),
+    (RepositoryError, "it does not follow from what is known already", MIRROR_HINT),
 )
 
 
@@ -495,11 +368,4 @@ def _other_root(folder: Path, pinned: str, wanted: str) -> TrustError:
     return TrustError(
         f"{folder} trusts the root {pinned}, but {wanted} is to be trusted",
         hint="If the publisher really began anew, start a new tree with the new root.",
-    )
-
-
-def _storage_error(place: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{error.filename or place}: {error.strerror or error}",
-        hint="If this file system has no symbolic links, name another place with --state-dir.",
     )

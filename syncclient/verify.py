@@ -6,10 +6,10 @@ is noted in the state.  A sample reads a random share of the files, drawn anew e
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -17,15 +17,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manifests.columns import Entries
+from manifests.columns import Bools, Entries
 from manifests.model import Asset
 from manifests.paths import SafePath
 from syncclient.events import Listener, Phase, Progress
 from syncclient.places import Places
-from syncclient.pool import Pool, hash_task, unlistable
+from syncclient.pool import Pool, Promise
 from syncclient.release import ReleaseView
 from syncclient.rowfiles import RowFile, RowFiles
 from syncclient.state import State
+from syncclient.tasks import CheckTask, HashTask, Wrong, check_task, hash_task
 
 # Files and bytes of one task: a process is busy with it for a moment, not for minutes.
 _TASK_FILES = 256
@@ -67,16 +68,15 @@ class Verification:
             self.findings.append(Finding(path=path, kind=kind))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Task:
-    """Wanted files of one bucket being read."""
+    """Wanted files of one bucket being read, piece by piece."""
 
     variant: str
     bucket: int
     entries: Entries
-    absent: np.ndarray[tuple[int], np.dtype[np.bool_]]
-    futures: tuple[Future[list[bytes | None]], ...]
-    there: frozenset[str]
+    absent: Bools
+    pieces: tuple[tuple[slice, Promise[Wrong]], ...]
 
 
 class _Single(NamedTuple):
@@ -161,50 +161,49 @@ class Verifier:
         if self.sample < 1:
             chosen = np.random.default_rng().random(len(entries)) < self.sample
             entries, absent = entries.take(chosen), absent[chosen]
-        root, folder = str(self.places.root(variant)), self.places.folder(variant, bucket)
-        names = entries.names()
-        futures = tuple(
-            pool.submit(hash_task, (root, folder, names[rows])) for rows in _slices(entries)
-        )
-        there = self._names_there(root, folder)
         return _Task(
             variant=variant,
             bucket=bucket,
             entries=entries,
             absent=absent,
-            futures=futures,
-            there=there,
+            pieces=tuple(
+                (rows, pool.submit(check_task, self._check(variant, bucket, entries, rows)))
+                for rows in _slices(entries)
+            ),
         )
 
-    def _names_there(self, root: str, folder: tuple[str, ...]) -> frozenset[str]:
-        try:
-            return frozenset(item.name for item in Path(root, *folder).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return frozenset()
-        except OSError as error:
-            raise unlistable(root, folder, error) from error
+    def _check(self, variant: str, bucket: int, entries: Entries, rows: slice) -> CheckTask:
+        return CheckTask(
+            str(self.places.root(variant)),
+            self.places.folder(variant, bucket),
+            entries.extensions,
+            entries.ids[rows].tobytes(),
+            entries.exts[rows].tobytes(),
+            entries.digests[rows].tobytes(),
+        )
 
     def _finish(self, task: _Task, result: Verification) -> None:
-        found = [digest for future in task.futures for digest in future.result()]
-        expected, names = task.entries.digests, task.entries.names()
-        wrong: list[tuple[int, str]] = []
-        missing = result.missing
-        for row, (digest, name) in enumerate(zip(found, names, strict=True)):
-            if digest == expected[row].tobytes():
-                result.checked_bytes += int(task.entries.sizes[row])
-                continue
-            if name in task.there:
-                wrong.append((int(task.entries.ids[row]), task.entries.extension(row)))
-                result.note(self._path(task, name), "damaged")
-            elif task.absent[row]:
-                result.unavailable += 1
-            else:
-                result.note(self._path(task, name), "missing")
-        result.checked += len(found)
-        self._remember(task, wrong, clean=not wrong and result.missing == missing)
+        entries, wrong = task.entries, list[int]()
+        right, missing = np.ones(len(entries), np.bool_), result.missing
+        for rows, piece in task.pieces:
+            for row, is_there in piece.result():
+                at = rows.start + row
+                right[at] = False
+                if is_there:
+                    wrong.append(at)
+                    result.note(self._path(task, at), "damaged")
+                elif task.absent[at]:
+                    result.unavailable += 1
+                else:
+                    result.note(self._path(task, at), "missing")
+        result.checked += len(entries)
+        result.checked_bytes += int(entries.sizes[right].sum())
+        doubted = [(int(entries.ids[at]), entries.extension(at)) for at in wrong]
+        self._remember(task, doubted, clean=not wrong and result.missing == missing)
         self.listen(Progress(files=result.checked, bytes=result.checked_bytes))
 
-    def _path(self, task: _Task, name: str) -> str:
+    def _path(self, task: _Task, row: int) -> str:
+        name = f"{task.entries.ids[row]}.{task.entries.extension(row)}"
         return f"{task.variant}/{self.places.layout.bucket_name(task.bucket)}/{name}"
 
     def _remember(self, task: _Task, wrong: list[tuple[int, str]], *, clean: bool) -> None:
@@ -230,14 +229,14 @@ class Verifier:
         tasks = []
         for single in singles:
             root, folder = self.places.asset(single.path)
-            tasks.append((str(root), folder, [single.path.parts[-1]]))
+            tasks.append(HashTask(str(root), folder, [single.path.parts[-1]]))
         for single, digests in zip(singles, pool.map(hash_task, tasks), strict=True):
             result.checked += 1
             if digests[0] == single.digest:
                 result.checked_bytes += single.size_bytes
                 continue
             root, folder = self.places.asset(single.path)
-            there = single.path.parts[-1] in self._names_there(str(root), folder)
+            there = os.path.lexists(Path(root, *folder, single.path.parts[-1]))
             result.note(single.path.text, "damaged" if there else "missing")
             if there:
                 single.doubt(single.path.text)

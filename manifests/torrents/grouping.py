@@ -27,21 +27,21 @@ import numpy as np
 from manifests.columns import I64, U64, Entries
 from manifests.errors import ConfigError
 from manifests.paths import Layout
-from manifests.torrents.pieces import (
+from manifests.torrents.pieces import piece_counts
+from manifests.torrents.terms import (
     BLOCK_BYTES,
+    MAX_METAINFO_BYTES,
     MAX_PIECE_BYTES,
     MIN_PIECE_BYTES,
     V1_BYTES,
     V2_BYTES,
     check_piece_bytes,
-    piece_counts,
+    run_label,
 )
 
 # libtorrent spends 500 bytes of memory a file, and a client wants to rotate torrents in and out.
 MAX_FILES = 5_000
 MAX_TORRENT_BYTES = 2_000_000
-# libtorrent reads no .torrent of more than 10,000,000 bytes; trackers and web seeds need some.
-MAX_METAINFO_BYTES = 10_000_000
 _OUTER_BYTES = 16_384
 MAX_FILE_PIECES = 2**15
 
@@ -79,12 +79,6 @@ class Group:
     def label(self, layout: Layout) -> str:
         """What tells it from the other torrents of its layer and variant."""
         return run_label(layout, self.first_bucket, self.last_bucket, self.part)
-
-
-def run_label(layout: Layout, first_bucket: int, last_bucket: int, part: int) -> str:
-    """The name of a run of buckets, ``0000-0011``, or of a part of one, ``0003.2``."""
-    first, last = layout.bucket_name(first_bucket), layout.bucket_name(last_bucket)
-    return f"{first}.{part}" if part else f"{first}-{last}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ from manifests.errors import ManifestError
 from manifests.paths import Layout, check_variant
 from manifests.torrents.bencode import Encoded, Value, encode
 from manifests.torrents.grouping import Group
-from manifests.torrents.pieces import V2_BYTES, PieceColumns, layer_counts
+from manifests.torrents.pieces import PieceColumns, layer_counts
+from manifests.torrents.terms import V2_BYTES, InfoHashes
 
 META_VERSION = 2
 # The header of a multihash: SHA-256, 32 bytes.
@@ -58,20 +59,6 @@ class Outer:
     web_seeds: tuple[str, ...] = ()
     comment: str = ""
     created_s: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InfoHashes:
-    """SHA-1 of the info dictionary, None if v2 only, and its SHA-256."""
-
-    v1: bytes | None
-    v2: bytes
-
-    @property
-    def announced(self) -> tuple[bytes, ...]:
-        """The 20 bytes that trackers and the DHT know the swarms by: v1, and v2 cut short."""
-        cut = self.v2[:20]
-        return (cut,) if self.v1 is None else (self.v1, cut)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,14 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from manifests.columns import I64, U8, U64, ragged_index
-from manifests.errors import ConfigError
-
-BLOCK_BYTES = 16 * 2**10
-MIN_PIECE_BYTES = BLOCK_BYTES
-# The largest file of a release, 1 TiB, has 32,768 pieces of this size.
-MAX_PIECE_BYTES = 32 * 2**20
-V1_BYTES = 20
-V2_BYTES = 32
+from manifests.torrents.terms import BLOCK_BYTES, V1_BYTES, V2_BYTES, check_piece_bytes
 
 _ZEROS = memoryview(bytes(2**20))
 
@@ -41,17 +34,6 @@ def _zero_nodes(levels: int) -> tuple[bytes, ...]:
 
 # Roots of trees of zero leaves, by their depth: what fills a tree up to a power of two.
 _ZERO_NODES = _zero_nodes(48)
-
-
-def check_piece_bytes(piece_bytes: int) -> int:
-    """``piece_bytes`` if it is a power of two from 16 KiB to 32 MiB, else ConfigError."""
-    in_range = MIN_PIECE_BYTES <= piece_bytes <= MAX_PIECE_BYTES
-    if not in_range or piece_bytes.bit_count() != 1:
-        raise ConfigError(
-            f"a piece of a torrent cannot have {piece_bytes} bytes",
-            hint="Give a power of two from 16KiB to 32MiB.",
-        )
-    return piece_bytes
 
 
 def piece_counts(sizes: U64, piece_bytes: int) -> I64:

@@ -23,24 +23,21 @@ from manifests.errors import ConfigError, ManifestError
 from manifests.model import MAX_FILE_BYTES
 from manifests.paths import check_variant, parse_entry_name
 from manifests.torrents.bencode import Value, decode_first, encode, require_end
-from manifests.torrents.grouping import MAX_FILES, MAX_METAINFO_BYTES
-from manifests.torrents.metainfo import (
-    META_VERSION,
-    Contents,
-    InfoHashes,
-    Outer,
-    hash_info,
-    info_value,
-)
+from manifests.torrents.grouping import MAX_FILES
+from manifests.torrents.metainfo import META_VERSION, Contents, Outer, hash_info, info_value
 from manifests.torrents.pieces import (
-    V1_BYTES,
-    V2_BYTES,
     PieceColumns,
-    check_piece_bytes,
     hash_rows,
     layer_counts,
     piece_counts,
     root_of_layer,
+)
+from manifests.torrents.terms import (
+    MAX_METAINFO_BYTES,
+    V1_BYTES,
+    V2_BYTES,
+    InfoHashes,
+    check_piece_bytes,
 )
 
 # 31 for each of 5,000 files, folders and piece layers beside.

@@ -16,9 +16,14 @@ from manifests.codec import Fields
 from manifests.digest import Digest
 from manifests.errors import ConfigError, ManifestError
 from manifests.paths import Layout
-from manifests.torrents.grouping import MAX_METAINFO_BYTES, run_label
-from manifests.torrents.metainfo import InfoHashes
-from manifests.torrents.pieces import V1_BYTES, V2_BYTES, check_piece_bytes
+from manifests.torrents.terms import (
+    MAX_METAINFO_BYTES,
+    V1_BYTES,
+    V2_BYTES,
+    InfoHashes,
+    check_piece_bytes,
+    run_label,
+)
 
 # A descriptor may have 32 MiB, and a torrent takes about 190 bytes of it.
 MAX_TORRENTS = 100_000

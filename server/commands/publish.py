@@ -16,7 +16,7 @@ import numpy as np
 from manifests.errors import ConfigError, ExitCode
 from manifests.model import Descriptor
 from manifests.notices import Notices
-from manifests.torrents.pieces import check_piece_bytes
+from manifests.torrents.terms import check_piece_bytes
 from manifests.units import counted, format_count, format_duration, format_size, parse_size
 from server.audit.announce import show_findings
 from server.audit.findings import Severity

@@ -18,7 +18,7 @@ import orjson
 from aiohttp import web
 
 from manifests.errors import ConfigError, SyncError
-from manifests.framed import FramedRef
+from manifests.framedref import FramedRef
 from manifests.model import Descriptor
 from manifests.query.errors import QueryError
 from server.hosting.addresses import Addresses

@@ -10,7 +10,8 @@ from typing import Any, Self
 import blake3
 
 from manifests.digest import Digest
-from manifests.framed import FramedRef, FramedWriter
+from manifests.framed import FramedWriter
+from manifests.framedref import FramedRef
 from server.repository import OBJECT_MODE, Repository
 
 _BUFFER_BYTES = 2**20

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests.framed import FramedRef
+from manifests.framedref import FramedRef
 from manifests.metadata.columns import PostBatch
 from manifests.model import TableRef
 from manifests.tagindex.build import KIND, IndexBuilder

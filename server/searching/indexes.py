@@ -14,7 +14,8 @@ import numpy as np
 from manifests.columns import U32
 from manifests.digest import Digest
 from manifests.errors import StoreError
-from manifests.framed import FramedRef, FrameKey, decode_framed
+from manifests.framed import FrameKey, decode_framed
+from manifests.framedref import FramedRef
 from manifests.query.parser import parse
 from manifests.query.predicates import Moment
 from manifests.query.search import Search

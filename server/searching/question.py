@@ -11,7 +11,7 @@ from typing import Final
 
 from manifests.columns import U32
 from manifests.errors import SyncError
-from manifests.framed import FramedRef
+from manifests.framedref import FramedRef
 
 _GIB: Final = 2**30
 

@@ -17,9 +17,9 @@ from syncclient.commands.options import (
 from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.config import TreeConfig
 from syncclient.events import Listener
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.session import Session, by_date, open_session
-from syncclient.sync import Sync
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             await _learn_the_past(session)
             wish = replace(await wish_of(args, descriptor, session), fetch=not args.no_fetch)
 
-            async def tell(sync: Sync) -> None:
+            async def tell(sync: Look) -> None:
                 kept = len(sync.assets.kept) + len(sync.rows.kept)
                 out.summary(files_adopted=sync.survey.adopted + kept)
 

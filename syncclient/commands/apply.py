@@ -19,10 +19,10 @@ from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.commands.upgrade import target_of
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.planfile import PlanFile, read_plan, restrict
 from syncclient.session import open_session
-from syncclient.sync import Sync
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             descriptor, _ = await target_of(session, plan.release)
             _check_release(plan, Digest.of(descriptor.encode()).hex)
 
-            async def cut(sync: Sync) -> None:
+            async def cut(sync: Look) -> None:
                 nonlocal stale
                 stale = restrict(sync, plan)
 

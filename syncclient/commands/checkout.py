@@ -20,10 +20,10 @@ from syncclient.commands.options import (
 from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.config import CONFIG_NAME, load_tree_config, private_folder
 from syncclient.events import Listener
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.pool import in_thread
 from syncclient.session import Folders, folders_of, open_session
-from syncclient.sync import Sync
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,9 +68,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 local_variants=source.variant_dirs,
                 hard_link=True,
             )
-            found: list[Sync] = []
+            found: list[Look] = []
 
-            async def keep(sync: Sync) -> None:
+            async def keep(sync: Look) -> None:
                 found.append(sync)
 
             try:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     return run_async(body, out)
 
 
-def _tell(sync: Sync, out: Output) -> None:
+def _tell(sync: Look, out: Output) -> None:
     report = sync.report
     placed = report.files_added + report.files_changed
     out.summary(

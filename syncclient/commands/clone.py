@@ -21,12 +21,12 @@ from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.config import CONFIG_NAME, TreeConfig, check_url, load_tree_config, private_folder
 from syncclient.events import Listener
 from syncclient.lockfile import Lock, check_lock, read_lock
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.pool import in_thread
 from syncclient.selection import Selection
 from syncclient.session import Session, newest, open_session
-from syncclient.sync import Sync
-from syncclient.trust import ExpiredError
+from syncclient.signed import ExpiredError
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,8 +74,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             await session.keep(settings, dry_run=args.dry_run)
             wish = await wish_of(args, descriptor, session)
 
-            async def check(sync: Sync) -> None:
+            async def check(sync: Look) -> None:
                 if lock is not None:
+                    await sync.open()
                     await in_thread(lambda: check_lock(lock, args.lock, sync.view))
 
             return await bring_about(session, wish, out, dry_run=args.dry_run, between=check)

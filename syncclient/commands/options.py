@@ -12,8 +12,6 @@ from pathlib import Path
 
 from manifests.errors import ConfigError
 from manifests.paths import check_variant
-from manifests.query.parser import parse
-from manifests.query.search import check
 from manifests.units import parse_percent
 from syncclient.config import DELETE_SHARE, Transport, TreeConfig, check_url, merge_transport
 from syncclient.selection import Selection, parse_buckets, parse_ids
@@ -208,6 +206,10 @@ def selection_of(args: argparse.Namespace, kept: Selection) -> Selection:
     if args.ids:
         chosen = replace(chosen, ids=parse_ids(_read_text(args.ids), str(args.ids)))
     if args.select is not None and args.select.strip() != chosen.query:
+        # The language takes a while to load, and most runs have no new query.
+        from manifests.query.parser import parse  # noqa: PLC0415
+        from manifests.query.search import check  # noqa: PLC0415
+
         # What is wrong with it is said before anybody is asked for anything.
         check(parse(args.select))
         chosen = replace(chosen, query=args.select.strip(), seed=secrets.token_hex(8))

@@ -20,11 +20,11 @@ from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.commands.upgrade import target_of
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.planfile import write_plan
 from syncclient.pool import in_thread
 from syncclient.session import open_session
-from syncclient.sync import Sync
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             descriptor, expired = await target_of(session, args.to)
             name = Digest.of(descriptor.encode()).hex
 
-            async def write(sync: Sync) -> None:
+            async def write(sync: Look) -> None:
                 chosen = session.config.selection
                 await in_thread(
                     lambda: write_plan(args.out, sync, chosen, name, delete=args.delete)

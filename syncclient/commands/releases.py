@@ -18,7 +18,7 @@ from syncclient.events import Listener
 from syncclient.output import Output
 from syncclient.selection import Selection
 from syncclient.session import by_date, open_session
-from syncclient.trust import ReleaseTarget, Signed
+from syncclient.signed import ReleaseTarget, Signed
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -18,10 +18,9 @@ from syncclient.commands.options import deletion_limits
 from syncclient.commands.telling import plan_summary, tell_plan, tell_report
 from syncclient.display import Display
 from syncclient.events import Listener
+from syncclient.look import Look, Wish
 from syncclient.output import Output
-from syncclient.searching import resolve
 from syncclient.session import Session
-from syncclient.sync import Sync, Wish
 
 
 def run_async(body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Output) -> ExitCode:
@@ -48,9 +47,15 @@ def run_async(body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Ou
 async def wish_of(args: argparse.Namespace, descriptor: Descriptor, session: Session) -> Wish:
     """What a verb's flags ask for; a query is answered for that, from the cache or a host."""
     share, count = deletion_limits(args.max_delete)
+    selection = session.config.selection
+    if selection.query:
+        # The tag index takes a while to load.
+        from syncclient.searching import resolve  # noqa: PLC0415
+
+        selection = await resolve(session, descriptor, selection)
     return Wish(
         descriptor=descriptor,
-        selection=await resolve(session, descriptor, session.config.selection),
+        selection=selection,
         delete=getattr(args, "delete", False),
         max_delete_share=share,
         max_delete_files=count,
@@ -60,7 +65,7 @@ async def wish_of(args: argparse.Namespace, descriptor: Descriptor, session: Ses
     )
 
 
-Between = Callable[[Sync], Awaitable[None]]
+Between = Callable[[Look], Awaitable[None]]
 
 
 async def bring_about(
@@ -76,7 +81,7 @@ async def bring_about(
     ``between`` is called when the survey is done.  What is wished becomes the tree's own setting
     when the guards have let it pass.
     """
-    async with Sync(session, wish) as sync:
+    async with Look(session, wish) as sync:
         await sync.look()
         if between is not None:
             await between(sync)

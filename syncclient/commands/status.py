@@ -17,9 +17,9 @@ from syncclient.commands.options import (
 from syncclient.commands.run import run_async, wish_of
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.session import Session, newest, open_session
-from syncclient.sync import Sync
 
 _ONE_TRY = 1
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
             # Nothing is written, so a disk that is not there may be told as files missing.
             wish = replace(await wish_of(args, descriptor, session), refetch=True)
-            async with Sync(session, wish) as sync:
+            async with Look(session, wish) as sync:
                 await sync.look()
             return _tell(sync, found, session, out)
 
@@ -63,7 +63,7 @@ async def _newest(session: Session) -> str | None:
         return None
 
 
-def _tell(sync: Sync, found: str | None, session: Session, out: Output) -> ExitCode:
+def _tell(sync: Look, found: str | None, session: Session, out: Output) -> ExitCode:
     survey, singles = sync.survey, (sync.assets, sync.rows)
     ok = survey.kept + sum(len(found.kept) for found in singles)
     missing = survey.added + sum(len(found.added) for found in singles)

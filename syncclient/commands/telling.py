@@ -7,18 +7,16 @@ from itertools import islice
 from typing import Final
 
 from manifests.units import counted, format_count, format_duration, format_size
-from syncclient.breakdown import breakdown
+from syncclient.look import Look, Report
 from syncclient.output import Output
-from syncclient.searching import ratings_of
 from syncclient.session import Session
-from syncclient.sync import Report, Sync
 
 _SHOWN_NAMES: Final = 20
 # Lines of JSON about single files.
 _EVENT_NAMES: Final = 10_000
 
 
-def plan_summary(sync: Sync) -> dict[str, object]:
+def plan_summary(sync: Look) -> dict[str, object]:
     """Summary fields of a plan that is only shown."""
     survey, assets, rows = sync.survey, sync.assets, sync.rows
     new: tuple[Sized, ...] = (assets.added, assets.foreign, rows.added, rows.foreign)
@@ -34,7 +32,7 @@ def plan_summary(sync: Sync) -> dict[str, object]:
     }
 
 
-async def tell_plan(session: Session, sync: Sync, out: Output) -> None:
+async def tell_plan(session: Session, sync: Look, out: Output) -> None:
     """What is to be done: one line, then what is to be fetched and what is not selected."""
     plan = plan_summary(sync)
     out.event("plan", **plan)
@@ -56,10 +54,15 @@ async def tell_plan(session: Session, sync: Sync, out: Output) -> None:
     _tell_dropped(sync, out)
 
 
-async def _tell_breakdown(session: Session, sync: Sync, out: Output) -> None:
+async def _tell_breakdown(session: Session, sync: Look, out: Output) -> None:
     """By variant, extension and, where the tree is selected by a query, rating."""
+    # Loaded where there is something to fetch, the tag index where there is a query.
+    from syncclient.breakdown import breakdown  # noqa: PLC0415
+
     ratings = None
     if session.config.selection.query:
+        from syncclient.searching import ratings_of  # noqa: PLC0415
+
         ratings = await ratings_of(session, sync.view.descriptor)
     shares = breakdown(sync.survey.works, ratings)
     for share in shares:
@@ -73,7 +76,7 @@ async def _tell_breakdown(session: Session, sync: Sync, out: Output) -> None:
         out.table("To fetch", ["by", "", "files", "bytes"], rows)
 
 
-def _tell_dropped(sync: Sync, out: Output) -> None:
+def _tell_dropped(sync: Look, out: Output) -> None:
     """Name what is here and not in the release, or not selected any more."""
     names = (
         f"{work.variant}/{sync.places.layout.bucket_name(work.bucket)}/{name}"
@@ -89,7 +92,7 @@ def _tell_dropped(sync: Sync, out: Output) -> None:
         out.say(f"... and {format_count(more)} more; `bucketsync plan` names all of them")
 
 
-def tell_report(report: Report, sync: Sync, out: Output) -> None:
+def tell_report(report: Report, sync: Look, out: Output) -> None:
     """What was done, for people; problems by name."""
     for aside in report.asides:
         out.event("aside", path=aside.path, moved_to=aside.moved_to)

@@ -20,7 +20,7 @@ from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
 from syncclient.session import Session, newest, open_session
-from syncclient.trust import ExpiredError
+from syncclient.signed import ExpiredError
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

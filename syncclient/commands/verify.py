@@ -19,10 +19,10 @@ from syncclient.commands.run import run_async, wish_of
 from syncclient.commands.telling import tell_report
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.pool import in_thread
 from syncclient.session import open_session
-from syncclient.sync import Sync
 from syncclient.verify import Verification, Verifier
 
 _SHOWN = 50
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             if descriptor is None:
                 message = f"the descriptor of {config.release} is not stored in this tree"
                 raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
-            async with Sync(session, await wish_of(args, descriptor, session)) as sync:
+            async with Look(session, await wish_of(args, descriptor, session)) as sync:
                 verifier = Verifier(
                     view=sync.view,
                     places=sync.places,
@@ -77,6 +77,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 assets = wanted_assets(
                     descriptor, sync.view.variants, whole=config.selection.whole
                 )
+                await sync.open()
                 started_s = time.monotonic()
                 rows = await in_thread(sync.wanted_rows)
                 result = await in_thread(lambda: verifier.run(assets, rows), verifier.stop)
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     return run_async(body, out)
 
 
-async def _repair(sync: Sync, result: Verification, out: Output) -> bool:
+async def _repair(sync: Look, result: Verification, out: Output) -> bool:
     """Fetch again what is wrong; whether all of it is right now."""
     await sync.look()
     sync.check_guards()

@@ -10,8 +10,8 @@ from pathlib import Path
 from manifests.digest import Digest
 from manifests.errors import ManifestError
 from manifests.model import Descriptor
-from manifests.torrents.grouping import MAX_METAINFO_BYTES
 from manifests.torrents.refs import TorrentRef
+from manifests.torrents.terms import MAX_METAINFO_BYTES
 from syncclient.cachedobject import cache_path, object_path
 from syncclient.documents import write_durably
 from syncclient.hosts import Hosts

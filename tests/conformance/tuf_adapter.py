@@ -20,14 +20,8 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 from manifests.errors import SyncError, TransferError, TrustError
-from syncclient.trust import (
-    BASE_URL,
-    METADATA_PATH,
-    TARGETS_PATH,
-    TrustStore,
-    open_updater,
-    refresh,
-)
+from syncclient.signed import METADATA_PATH, TARGETS_PATH
+from syncclient.trust import BASE_URL, TrustStore, open_updater, refresh
 
 TIMEOUT_S = 30
 # What a URL path may hold as it is; "%" because python-tuf has quoted the names of roles already.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import time
@@ -128,6 +129,29 @@ def test_an_upgrade_with_nothing_new_makes_two_requests(tree: Path, small: Publi
     assert done.code == 0
     assert len(host.log) <= 2
     assert (done["files_added"], done["bytes_written"]) == (0, 0)
+
+
+def test_a_host_with_nothing_new_is_asked_one_thing(tree: Path, small: Publisher) -> None:
+    known = tree / ".bucketsync/tuf/pinned/known.json"
+    with raw_host(small.repo) as host:
+
+        def asked(*flags: str) -> list[str]:
+            host.log.clear()
+            assert bucketsync("upgrade", tree, *flags).code == 0
+            return [exchange.request.path for exchange in host.log]
+
+        settings = tree / ".bucketsync/config.toml"
+        text = re.sub(
+            r"urls = \[.*?\]", f'urls = ["{host.url}"]', settings.read_text(), flags=re.DOTALL
+        )
+        settings.write_text(text)
+        asked()
+        assert asked() == asked("--quick") == ["tuf/metadata/timestamp.json"]
+        # Whatever is not exactly as it was verified is verified again.
+        for spoil in (known, tree / ".bucketsync/tuf/snapshot.json"):
+            spoil.write_bytes(spoil.read_bytes()[:-9])
+            assert len(asked()) > 1
+            assert len(asked()) == 1
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])

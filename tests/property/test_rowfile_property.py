@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 from manifests.columns import U32
 from manifests.digest import Digest
 from manifests.errors import ManifestError
-from manifests.framed import (
-    FramedHeader,
-    FramedRef,
-    FramedWriter,
-    decode_framed,
-    pack_parts,
-    pack_planes,
-)
+from manifests.framed import FramedHeader, FramedWriter, decode_framed, pack_parts, pack_planes
+from manifests.framedref import FramedRef
 from manifests.metadata.rowfile import KIND, SECTION, RowFrame, decode_rows, encode_frames
 
 LINES = st.lists(st.binary(max_size=50).map(lambda line: line.replace(b"\n", b"")), min_size=1)

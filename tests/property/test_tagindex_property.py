@@ -14,14 +14,8 @@ from hypothesis import strategies as st
 
 from manifests.digest import Digest
 from manifests.errors import ManifestError
-from manifests.framed import (
-    FramedRef,
-    decode_framed,
-    pack_parts,
-    pack_planes,
-    unpack_parts,
-    unpack_planes,
-)
+from manifests.framed import decode_framed, pack_parts, pack_planes, unpack_parts, unpack_planes
+from manifests.framedref import FramedRef
 from manifests.query.predicates import Moment
 from manifests.tagindex.bitmaps import to_bitmap, to_numbers
 from manifests.tagindex.names import decode_names

@@ -14,8 +14,8 @@ from manifests.columns import Entries, concat, empty
 from manifests.digest import digest_bytes
 from manifests.paths import parse_entry_name
 from syncclient.plan import BucketPlan, Comparison, compare, settle
+from syncclient.records import EMPTY_RECORD, Record
 from syncclient.release import BucketView
-from syncclient.state import EMPTY_RECORD, Record
 from syncclient.tree import Listing
 from tests.support.releases import entries_of
 

@@ -23,7 +23,7 @@ import zstandard
 from manifests import manifest
 from manifests.columns import CHUNK_BYTES, Entries
 from manifests.digest import Digest, digest_bytes
-from manifests.framed import FramedRef
+from manifests.framedref import FramedRef
 from manifests.manifest import Removed
 from manifests.model import Asset, Descriptor, LayerRef, ManifestRef, TableRef, Totals
 from manifests.notices import Absence, Notices

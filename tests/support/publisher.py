@@ -29,7 +29,8 @@ from server.commands.init import init_repository
 from server.publishing.lineage import LayerFile, bucket_entries
 from server.repository import Repository
 from server.signing import Settings
-from syncclient.trust import TrustStore, fetch_target, refresh
+from syncclient.signed import fetch_target
+from syncclient.trust import TrustStore, refresh
 from tests.support.client import Within
 
 LAYOUT = Layout(buckets=8, digits=3)

@@ -11,7 +11,8 @@ import msgpack
 import zstandard
 
 from manifests.digest import Digest
-from manifests.framed import FramedRef, FramedWriter
+from manifests.framed import FramedWriter
+from manifests.framedref import FramedRef
 from manifests.metadata import rowfile
 from manifests.metadata.parsing import PARSERS
 from manifests.metadata.rowfile import RowFrame, encode_frames

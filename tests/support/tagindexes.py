@@ -9,7 +9,8 @@ from typing import Any
 import orjson
 
 from manifests.digest import Digest
-from manifests.framed import FramedRef, FramedWriter, decode_framed
+from manifests.framed import FramedWriter, decode_framed
+from manifests.framedref import FramedRef
 from manifests.metadata.rows import parse_block
 from manifests.metadata.tables import parse_pools, parse_relations, parse_tags
 from manifests.query.parser import parse

@@ -26,7 +26,8 @@ from multidict import CIMultiDict, MultiDict
 from manifests import codec, manifest
 from manifests.digest import Digest
 from manifests.errors import SyncError
-from manifests.framed import FramedRef, FramedWriter, decode_framed
+from manifests.framed import FramedWriter, decode_framed
+from manifests.framedref import FramedRef
 from manifests.metadata.rowfile import KIND, SECTION, RowFrame, decode_rows, encode_frames
 from manifests.metadata.rows import parse_block
 from manifests.metadata.tables import parse_pools, parse_relations, parse_tags

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import pytest
 
 from manifests.digest import Digest
-from manifests.framed import FramedHeader, FramedRef, decode_framed
+from manifests.framed import FramedHeader, decode_framed
+from manifests.framedref import FramedRef
 from manifests.metadata import rowfile
 from manifests.metadata.rowfile import decode_rows, row_frames
 from manifests.model import Descriptor

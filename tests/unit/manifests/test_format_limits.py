@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from manifests import codec, framed, manifest, model, notices
+from manifests import codec, framed, framedref, manifest, model, notices
 from manifests.columns import MAX_EXTENSIONS
 from manifests.metadata import lines, rowfile
 from manifests.paths import MAX_BUCKETS, MAX_ID
@@ -32,7 +32,7 @@ LIMITS = {
     "header of a manifest": [model.MAX_HEADER_BYTES],
     "tables of metadata": [model.MAX_TABLES],
     "a line of metadata": [lines.MAX_LINE_BYTES],
-    "header of a framed object": [framed.MAX_HEADER_BYTES],
+    "header of a framed object": [framedref.MAX_HEADER_BYTES],
     "sections of a framed object": [framed.MAX_SECTIONS],
     "a frame of a framed object": [framed.MAX_FRAME_BYTES],
     "posts of a tag index": [values.MAX_POSTS],

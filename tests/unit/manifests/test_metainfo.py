@@ -12,10 +12,10 @@ import pytest
 
 from manifests.errors import ManifestError
 from manifests.torrents.bencode import decode, encode
-from manifests.torrents.grouping import MAX_METAINFO_BYTES
-from manifests.torrents.metainfo import InfoHashes, Outer, contents_of, magnet, make_torrent
+from manifests.torrents.metainfo import Outer, contents_of, magnet, make_torrent
 from manifests.torrents.pieces import PieceColumns
 from manifests.torrents.reader import read_torrent
+from manifests.torrents.terms import MAX_METAINFO_BYTES, InfoHashes
 from tests.support.torrents import (
     KIB,
     LAYOUT,

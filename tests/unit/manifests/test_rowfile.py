@@ -7,7 +7,8 @@ import pytest
 
 from manifests.digest import Digest
 from manifests.errors import ManifestError
-from manifests.framed import FramedHeader, FramedRef, FramedWriter, decode_framed, pack_parts
+from manifests.framed import FramedHeader, FramedWriter, decode_framed, pack_parts
+from manifests.framedref import FramedRef
 from manifests.metadata.rowfile import (
     FRAME_TEXT_BYTES,
     KIND,

@@ -14,13 +14,13 @@ from manifests.digest import Digest
 from manifests.errors import ManifestError
 from manifests.framed import (
     FramedHeader,
-    FramedRef,
     FramedWriter,
     decode_framed,
     pack_bytes,
     pack_parts,
     pack_planes,
 )
+from manifests.framedref import FramedRef
 from manifests.tagindex.build import KIND
 from manifests.tagindex.index import FramesMissing, TagIndex
 from manifests.tagindex.names import (

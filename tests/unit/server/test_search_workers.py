@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import ManifestError, StoreError
-from manifests.framed import FramedRef
+from manifests.framedref import FramedRef
 from manifests.query.errors import QueryError
 from server.searching.indexes import Desk
 from server.searching.pool import SearchPool, WorkerProcess

@@ -30,6 +30,7 @@ from server.signing import (
 )
 from syncclient import trust
 from syncclient.output import Output
+from syncclient.signed import Signed
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SETTINGS = Settings(dataset="birds")
@@ -55,7 +56,7 @@ def kill_after(writes: int) -> Callable[[Path, bytes], None]:
     return write
 
 
-def client(repo: Path, folder: Path) -> trust.Signed:
+def client(repo: Path, folder: Path) -> Signed:
     """What a client that keeps its trust in ``folder`` learns from the files of ``repo``."""
 
     def fetch(path: str, max_bytes: int) -> bytes:
@@ -69,7 +70,7 @@ def client(repo: Path, folder: Path) -> trust.Signed:
     return trust.refresh(store, fetch)
 
 
-def names(signed: trust.Signed) -> list[str]:
+def names(signed: Signed) -> list[str]:
     return [release.name for release in signed.releases]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from manifests.errors import TransferError
 from syncclient.ahead import Ahead
-from syncclient.trust import following
+from syncclient.signed import following
 
 _TUF = "tuf/metadata"
 _TIMESTAMP = f"{_TUF}/timestamp.json"

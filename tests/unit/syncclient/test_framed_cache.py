@@ -12,7 +12,8 @@ import pytest
 
 from manifests.digest import Digest
 from manifests.errors import ManifestError, StoreError, TransferError
-from manifests.framed import FramedRef, FramedWriter, FrameKey
+from manifests.framed import FramedWriter, FrameKey
+from manifests.framedref import FramedRef
 from syncclient.cachedobject import object_path
 from syncclient.framed import CachedFramed
 from syncclient.hosts import Hosts

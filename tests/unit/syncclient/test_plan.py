@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from syncclient.plan import forget, merge_placed, record_after
-from syncclient.state import EMPTY_RECORD, UNSURE, Record
+from syncclient.records import EMPTY_RECORD, Record
+from syncclient.state import UNSURE
 from syncclient.tree import FileStat
 from tests.support.buckets import (
     S,

@@ -10,7 +10,7 @@ import pytest
 
 from manifests.columns import U32
 from manifests.digest import Digest
-from manifests.framed import FramedRef
+from manifests.framedref import FramedRef
 from manifests.metadata.rowfile import FRAME_TEXT_BYTES
 from manifests.model import TableRef
 from manifests.notices import Notices

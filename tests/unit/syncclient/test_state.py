@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from manifests.errors import ExitCode, StoreError
-from syncclient.state import UNSURE, AssetRecord, Record, State, unsure_if_racy
+from syncclient.records import Record, unsure_if_racy
+from syncclient.state import UNSURE, AssetRecord, Glance, State
 from tests.support.mounts import tmpfs
 
 S = 10**9
@@ -66,7 +67,7 @@ def test_what_was_stored_is_loaded(path: Path) -> None:
         assert same(state.load("original", 1), expected)
         assert len(state.load("original", 9)) == 0
         assert len(state.load("512px", 1)) == 0
-        assert state.glance("original") == dict.fromkeys(range(3), (77 * S, "wish", 50))
+        assert state.glance("original") == dict.fromkeys(range(3), Glance(77 * S, "wish", 50))
 
 
 def test_a_transaction_is_all_or_nothing(path: Path) -> None:

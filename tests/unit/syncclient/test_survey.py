@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,10 +18,11 @@ import pytest
 from manifests.errors import ExitCode, StoreError
 from syncclient.config import Transport, load_tree_config
 from syncclient.events import Event, Notice, Phase, Progress
-from syncclient.pool import Pool, hash_task, in_thread
+from syncclient.look import Look, Wish
+from syncclient.pool import Pool, in_thread
 from syncclient.session import Session, open_session
 from syncclient.survey import Survey
-from syncclient.sync import Sync, Wish
+from syncclient.tasks import HashTask, hash_task
 from tests.support.client import bucketsync
 from tests.support.rawhost import raw_host
 from tests.support.releases import Publisher, make_publisher, random_files
@@ -70,7 +71,7 @@ async def look(
             quick=quick,
             refetch=refetch,
         )
-        async with Sync(session, wish) as sync:
+        async with Look(session, wish) as sync:
             return await sync.look()
 
 
@@ -145,6 +146,72 @@ async def test_what_is_too_young_is_read_again(tree: Path) -> None:
     assert counts(await look(tree)) == {"kept": 199, "foreign": 1, "hashed": 1}
 
 
+async def fingerprints(tree: Path) -> dict[int, bytes]:
+    async with session_of(tree, []) as session:
+        glances = session.state.glance("original")
+        return {bucket: glance.fingerprint for bucket, glance in glances.items()}
+
+
+async def test_a_bucket_that_looks_as_it_did_is_not_compared_again(tree: Path) -> None:
+    (tree / "original/0001/notes.txt").write_bytes(b"the user's")
+    (tree / "original/0001/999991.jpg").write_bytes(b"the user's")
+    os.utime(tree / "original/0001/999991.jpg", ns=(7, 7))
+    rest(tree)
+    first = counts(await look(tree))
+    assert first == {"kept": 200, "extra": 2}
+    known = await fingerprints(tree)
+    assert all(known.values())
+    assert counts(await look(tree)) == first
+    assert counts(await look(tree, quick=True)) == first
+    assert await fingerprints(tree) == known
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda tree: file_of(tree, 1).unlink(), {"kept": 199, "added": 1}),
+        (
+            lambda tree: os.utime(file_of(tree, 1), ns=(9, 9)),
+            {"kept": 200, "hashed": 1},
+        ),
+        (
+            lambda tree: os.truncate(file_of(tree, 1), 7),
+            {"kept": 199, "foreign": 1},
+        ),
+        (
+            lambda tree: (tree / "original/0001/notes.txt").touch(),
+            {"kept": 200, "extra": 1},
+        ),
+        (
+            lambda tree: (tree / "original/0001/999991.jpg").touch(),
+            {"kept": 200, "extra": 1},
+        ),
+    ],
+)
+async def test_what_changed_since_it_was_settled_is_seen(
+    tree: Path, change: Callable[[Path], object], expected: dict[str, int]
+) -> None:
+    await look(tree)
+    assert all((await fingerprints(tree)).values())
+    change(tree)
+    assert counts(await look(tree)) == expected
+
+
+async def test_a_folder_with_a_young_file_has_to_be_compared_again(tree: Path) -> None:
+    """Were it believed by its looks, a second write in the same moment would not be seen."""
+    os.utime(file_of(tree, 1))
+    await look(tree)
+    known = await fingerprints(tree)
+    assert [bucket for bucket, fingerprint in known.items() if not fingerprint] == [1]
+
+
+async def test_what_verify_doubts_is_compared_again(tree: Path) -> None:
+    await look(tree)
+    async with session_of(tree, []) as session:
+        session.state.doubt("original", 1, [(1, file_of(tree, 1).suffix[1:])])
+    assert counts(await look(tree)) == {"kept": 200, "hashed": 1}
+
+
 async def test_quick_believes_folders(tree: Path) -> None:
     # A first look settles every bucket whose folder has been at rest for two seconds.
     rest(tree)
@@ -205,7 +272,7 @@ async def test_a_cancel_waits_for_the_thread_and_stops_it() -> None:
 def test_a_pool_that_was_stopped_begins_nothing(tree: Path) -> None:
     stop = threading.Event()
     with Pool(10, 2, stop) as pool:
-        task = (str(tree), ("original", "0001"), ["1.png", "gone.jpg"])
+        task = HashTask(str(tree), ("original", "0001"), ["1.png", "gone.jpg"])
         first, second = pool.submit(hash_task, task).result()
         assert first is not None
         assert second is None
@@ -217,7 +284,7 @@ def test_a_pool_that_was_stopped_begins_nothing(tree: Path) -> None:
 
 
 def test_processes_hash_like_threads(tree: Path) -> None:
-    tasks = [(str(tree), ("original", f"{bucket:04d}"), ["1.png"]) for bucket in range(10)]
+    tasks = [HashTask(str(tree), ("original", f"{bucket:04d}"), ["1.png"]) for bucket in range(10)]
     with Pool(10**6, 2, threading.Event()) as processes, Pool(1, 2, threading.Event()) as threads:
         assert list(processes.map(hash_task, tasks)) == list(threads.map(hash_task, tasks))
 

@@ -11,7 +11,6 @@ import pytest
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError
-from manifests.paths import parse_entry_name
 from syncclient.tree import (
     FileStat,
     copy_bytes,
@@ -97,11 +96,14 @@ def test_a_file_that_vanishes_during_the_look_is_not_here(
     for name in ("1.jpg", "2.jpg", "3.jpg"):
         (tmp_path / name).touch()
 
-    def meddle(name: str) -> tuple[int, str] | None:
-        (tmp_path / "2.jpg").unlink(missing_ok=True)
-        return parse_entry_name(name)
+    listdir = os.listdir
 
-    monkeypatch.setattr("syncclient.tree.parse_entry_name", meddle)
+    def meddle(fd: int) -> list[str]:
+        names = listdir(fd)
+        (tmp_path / "2.jpg").unlink()
+        return names
+
+    monkeypatch.setattr("syncclient.files.os.listdir", meddle)
     assert set(list_bucket(str(tmp_path), ()).ids.tolist()) == {1, 3}
 
 
@@ -144,7 +146,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
             os.utime(path, ns=(1, 1))
         return found
 
-    monkeypatch.setattr("syncclient.tree.stat_of", meddle)
+    monkeypatch.setattr("syncclient.files.stat_of", meddle)
     try:
         with pytest.raises(StoreError):
             hash_open(fd, with_chunks=False)

@@ -26,19 +26,8 @@ from manifests.errors import ConfigError, ExitCode, StoreError, TransferError, T
 from manifests.model import MAX_DESCRIPTOR_BYTES
 from server.commands.init import init_repository
 from server.signing import EXPIRY_DAYS, ROLES, Settings, Signing, open_signing
-from syncclient.trust import (
-    ExpiredError,
-    Pin,
-    ReleaseTarget,
-    Signed,
-    TrustStore,
-    fetch_target,
-    fingerprint_of,
-    pin_root,
-    refresh,
-    stored,
-    supports_symlinks,
-)
+from syncclient.signed import ExpiredError, ReleaseTarget, Signed, fetch_target, fingerprint_of
+from syncclient.trust import Pin, TrustStore, pin_root, refresh, stored, supports_symlinks
 from tests.support.signatures import next_state, payload, sign
 
 NOW = datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,262 @@
+"""Files and folders of a tree: opening, hashing, what a folder holds.  Without numpy.
+
+Nothing here follows a symbolic link or waits on a FIFO.  Processes that only look at folders or
+read files import this and little else: their start is part of every run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from array import array
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import blake3
+
+from manifests.digest import CHUNK_BYTES
+from manifests.errors import StoreError
+from manifests.paths import parse_entry_name
+
+OPEN_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class FileStat(NamedTuple):
+    """What says that a file did not change: size in bytes, mtime in nanoseconds, inode."""
+
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+
+
+class FileHash(NamedTuple):
+    """One reading of a file: its BLAKE3, one digest a chunk if it is large, and its stat."""
+
+    digest: bytes
+    chunks: bytes
+    stat: FileStat
+
+
+def printable(name: str) -> str:
+    """A file name as text that can be encoded: bytes that are no UTF-8 become escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
+    """A descriptor of a regular file; OSError: ELOOP for a link, EINVAL for a FIFO or device."""
+    fd = os.open(path, OPEN_READ, dir_fd=dir_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return fd
+
+
+def stat_of(fd: int) -> FileStat:
+    """Size, mtime and inode of an open file."""
+    info = os.fstat(fd)
+    return FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
+
+
+def hash_open(fd: int, *, with_chunks: bool) -> FileHash:
+    """Read an open file once, from its start; the stat is taken before and must hold after.
+
+    Raises StoreError (changed while it was read) if size or mtime moved meanwhile.
+    """
+    before = stat_of(fd)
+    if before.size_bytes <= CHUNK_BYTES:
+        data = _read_exactly(fd, before.size_bytes)
+        result = FileHash(blake3.blake3(data).digest(), b"", before)
+    else:
+        result = _hash_large(fd, before, with_chunks=with_chunks)
+    if stat_of(fd) != before:
+        message = "the file changed while it was read"
+        raise StoreError(message, hint="Run again when nothing writes to it.")
+    return result
+
+
+def _read_exactly(fd: int, size_bytes: int) -> bytes:
+    """Up to ``size_bytes + 1`` bytes: a file that grew meanwhile shows as a wrong length."""
+    data = os.read(fd, size_bytes + 1)
+    while len(data) <= size_bytes and (more := os.read(fd, size_bytes + 1 - len(data))):
+        data += more
+    return data
+
+
+def _hash_large(fd: int, before: FileStat, *, with_chunks: bool) -> FileHash:
+    whole, chunks = blake3.blake3(), []
+    buffer = bytearray(CHUNK_BYTES)
+    view = memoryview(buffer)
+    position = 0
+    while filled := _fill(fd, view):
+        whole.update(view[:filled])
+        if with_chunks:
+            chunks.append(blake3.blake3(view[:filled]).digest())
+        position += filled
+    if position != before.size_bytes:
+        message = f"expected {before.size_bytes} bytes, read {position}"
+        raise StoreError(message, hint="The file changed while it was read; run again.")
+    return FileHash(whole.digest(), b"".join(chunks), before)
+
+
+def _fill(fd: int, view: memoryview) -> int:
+    """Read until ``view`` is full or the file ends; the number of bytes read."""
+    filled = 0
+    while filled < len(view) and (count := os.readv(fd, [view[filled:]])):
+        filled += count
+    return filled
+
+
+# --------------------------------------------------------------------------- folders
+
+
+class FolderColumns(NamedTuple):
+    """The files of a folder that an entry could be, n rows sorted by (id, extension).
+
+    Native numbers: ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 ·
+    mtimes (n,) i64 ns · inodes (n,) u64.  ``others`` are all further names, with why.
+    """
+
+    extensions: tuple[str, ...] = ()
+    ids: bytes = b""
+    exts: bytes = b""
+    sizes: bytes = b""
+    mtimes: bytes = b""
+    inodes: bytes = b""
+    others: tuple[tuple[str, str], ...] = ()
+
+
+# Fingerprint and time of a folder that does not exist.
+ABSENT = b"-"
+ABSENT_NS = -2
+
+
+class FolderLook(NamedTuple):
+    """A look at a folder; ``columns`` is None where the fingerprint is the one expected.
+
+    The fingerprint stands for the names of everything in the folder, and the mode, size and mtime
+    of each.  ``mtime_ns`` of the folder was read before the names.
+    """
+
+    fingerprint: bytes
+    mtime_ns: int
+    columns: FolderColumns | None
+
+    @classmethod
+    def of_nothing(cls, expected: bytes = b"") -> FolderLook:
+        """A look at a folder that does not exist."""
+        return cls(ABSENT, ABSENT_NS, None if expected == ABSENT else FolderColumns())
+
+
+def look_at_folder(fd: int, expected: bytes = b"") -> FolderLook:
+    """Look at the open folder ``fd``; nothing in it is opened, no link is followed."""
+    mtime_ns = os.fstat(fd).st_mtime_ns
+    names = sorted(os.listdir(fd))
+    try:
+        stats = [os.stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
+    except FileNotFoundError:
+        # Something is gone since the names were read: it is not here.
+        names, stats = _still_here(fd, names)
+    fingerprint = _fingerprint(names, stats)
+    if fingerprint == expected:
+        return FolderLook(fingerprint, mtime_ns, None)
+    return FolderLook(fingerprint, mtime_ns, _columns(names, stats))
+
+
+def _still_here(fd: int, names: Iterable[str]) -> tuple[list[str], list[os.stat_result]]:
+    here: list[str] = []
+    stats: list[os.stat_result] = []
+    for name in names:
+        try:
+            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        here.append(name)
+        stats.append(info)
+    return here, stats
+
+
+def _fingerprint(names: list[str], stats: list[os.stat_result]) -> bytes:
+    """BLAKE3 over all that tells whether something may have changed; no name holds a NUL."""
+    hasher = blake3.blake3(os.fsencode("\0".join(names)))
+    hasher.update(b"\0\0")
+    hasher.update(array("L", [info.st_mode for info in stats]).tobytes())
+    hasher.update(array("Q", [info.st_size for info in stats]).tobytes())
+    hasher.update(array("q", [info.st_mtime_ns for info in stats]).tobytes())
+    return hasher.digest()
+
+
+def _columns(names: list[str], stats: list[os.stat_result]) -> FolderColumns:
+    rows: list[tuple[int, str, os.stat_result]] = []
+    others: list[tuple[str, str]] = []
+    for name, info in zip(names, stats, strict=True):
+        named = parse_entry_name(name)
+        if named is None or not stat.S_ISREG(info.st_mode):
+            others.append((name, _kind(info.st_mode)))
+        else:
+            rows.append((*named, info))
+    if not rows:
+        return FolderColumns(others=tuple(others))
+    rows.sort(key=lambda row: row[:2])
+    ids, extensions, infos = zip(*rows, strict=True)
+    table = {name: code for code, name in enumerate(dict.fromkeys(extensions))}
+    return FolderColumns(
+        extensions=tuple(table),
+        ids=array("I", ids).tobytes(),
+        exts=array("H", [table[name] for name in extensions]).tobytes(),
+        sizes=array("Q", [info.st_size for info in infos]).tobytes(),
+        mtimes=array("q", [info.st_mtime_ns for info in infos]).tobytes(),
+        inodes=array("Q", [info.st_ino for info in infos]).tobytes(),
+        others=tuple(others),
+    )
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISDIR(mode):
+        return "folder"
+    if stat.S_ISLNK(mode):
+        return "symlink"
+    return "name" if stat.S_ISREG(mode) else "special"
+
+
+def open_below(root_fd: int, parts: tuple[str, ...]) -> int:
+    """A descriptor of the folder ``parts`` below an open folder; no component may be a link.
+
+    Raises FileNotFoundError, or StoreError (exit 7) where a component is a symbolic link.
+    """
+    fd = os.dup(root_fd)
+    for depth, part in enumerate(parts):
+        try:
+            inner = os.open(part, OPEN_FOLDER, dir_fd=fd)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                shown = "/".join(parts[: depth + 1])
+                message = f"{shown} is a symbolic link or a file, expected a folder"
+                raise StoreError(message, hint=_LINK_HINT) from error
+            raise
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
+_LINK_HINT = (
+    "bucketsync follows no links inside a tree. Keep a variant on another disk with "
+    "--variant-dir NAME=PATH."
+)
+
+
+def look_below(root: str, parts: tuple[str, ...], expected: bytes = b"") -> FolderLook:
+    """A look at one folder below ``root``; an empty one if it does not exist."""
+    root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = open_below(root_fd, parts)
+    except FileNotFoundError:
+        return FolderLook.of_nothing(expected)
+    finally:
+        os.close(root_fd)
+    try:
+        return look_at_folder(fd, expected)
+    finally:
+        os.close(fd)

@@ -1,0 +1,99 @@
+"""What is remembered of one bucket, as columns; :mod:`syncclient.state` keeps them as blobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+import zstandard
+
+from manifests.columns import I64, U8, U16, U32, U64
+from manifests.digest import DIGEST_BYTES
+from syncclient.state import RACY_NS, UNSURE
+
+_MAX_BLOB_BYTES = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Record:
+    """What was last seen in one bucket folder, n files sorted by (id, extension name).
+
+    ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns or
+    UNSURE · digests (n, 32) u8.  ``folder_mtime_ns`` is UNSURE unless nothing changed since the
+    look. ``settled`` names the wish (release and selection) that the bucket fulfilled completely,
+    or ""; ``files`` is then the number of files wanted here.  ``fingerprint`` (of a FolderLook) is
+    what the folder then looked like, b"" if it need not look the same after a change; ``extra``
+    the files of the user's in it.
+    """
+
+    extensions: tuple[str, ...]
+    ids: U32
+    exts: U16
+    sizes: U64
+    mtimes: I64
+    digests: U8
+    folder_mtime_ns: int = UNSURE
+    settled: str = ""
+    files: int = 0
+    fingerprint: bytes = b""
+    extra: int = 0
+
+    def __len__(self) -> int:
+        """Files."""
+        return len(self.ids)
+
+
+EMPTY_RECORD = Record(
+    extensions=(),
+    ids=np.empty(0, np.uint32),
+    exts=np.empty(0, np.uint16),
+    sizes=np.empty(0, np.uint64),
+    mtimes=np.empty(0, np.int64),
+    digests=np.empty((0, DIGEST_BYTES), np.uint8),
+)
+
+
+def unsure_if_racy(mtimes: I64, looked_ns: int) -> I64:
+    """Mtimes as to be recorded after a look at ``looked_ns``.
+
+    UNSURE where a later write could leave the same mtime.
+    """
+    return np.where(mtimes > looked_ns - RACY_NS, np.int64(UNSURE), mtimes)
+
+
+def encode(record: Record) -> bytes:
+    """The columns as a blob."""
+    document = {
+        "extensions": list(record.extensions),
+        "ids": record.ids.astype("<u4").tobytes(),
+        "exts": record.exts.astype("<u2").tobytes(),
+        "sizes": record.sizes.astype("<u8").tobytes(),
+        "mtimes": record.mtimes.astype("<i8").tobytes(),
+        "digests": record.digests.tobytes(),
+    }
+    return zstandard.compress(msgpack.packb(document), 1)
+
+
+def decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
+    """The columns of a row, or None if the blob is not what :func:`encode` writes."""
+    try:
+        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BLOB_BYTES)
+        found: dict[str, Any] = msgpack.unpackb(raw)
+        ids = np.frombuffer(found["ids"], "<u4")
+        record = Record(
+            extensions=tuple(found["extensions"]),
+            ids=ids,
+            exts=np.frombuffer(found["exts"], "<u2"),
+            sizes=np.frombuffer(found["sizes"], "<u8"),
+            mtimes=np.frombuffer(found["mtimes"], "<i8"),
+            digests=np.frombuffer(found["digests"], np.uint8).reshape(len(ids), DIGEST_BYTES),
+            folder_mtime_ns=folder_mtime_ns,
+            settled=settled,
+        )
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
+        return None
+    columns = (record.exts, record.sizes, record.mtimes)
+    whole = all(len(column) == len(ids) for column in columns)
+    return record if whole and bool(np.all(record.exts < len(record.extensions))) else None

@@ -1,0 +1,39 @@
+"""What a short run may load: imports are most of its time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Each takes 0.03 to 0.2 s, and is loaded where its work begins.
+HEAVY = {"libtorrent", "numpy", "pyroaring", "rich", "tuf", "zstandard"}
+_SHOW = "import sys; {}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+
+
+def loaded(statement: str) -> set[str]:
+    """The packages that are loaded after a statement."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SHOW.format(statement)], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "syncclient.cli",
+        "syncclient.commands.upgrade",
+        "syncclient.commands.status",
+        "syncclient.look",
+        "syncclient.survey",
+    ],
+)
+def test_a_run_that_finds_nothing_to_do_loads_little(module: str) -> None:
+    assert loaded(f"import {module}") & HEAVY == set()
+
+
+def test_a_process_that_looks_at_files_loads_next_to_nothing() -> None:
+    light = HEAVY | {"aiohttp", "asyncio", "msgpack", "sqlite3", "subprocess"}
+    assert loaded("import syncclient.hand, syncclient.tasks") & light == set()
