@@ -18,7 +18,7 @@ from typing import TypeAlias
 from manifests.digest import Digest
 from manifests.errors import StoreError
 from syncclient.hosts import Hosts
-from syncclient.sources.http import Span
+from syncclient.sources.traffic import Span
 
 # One range of a request: large enough for few round trips, small enough to lose little.
 _REQUEST_BYTES = 4 * 2**20

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -25,7 +25,8 @@ from manifests import packs
 from manifests.columns import CHUNK_BYTES, U64
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError, TransferError, first_of_group
-from syncclient.sources.http import HttpSource, Span
+from syncclient.sources.http import HttpSource
+from syncclient.sources.traffic import Span
 from syncclient.store import Aside, Store
 from syncclient.tree import FileStat, hash_open, open_regular
 
@@ -137,6 +138,15 @@ class Outcome:
         return Outcome(received_bytes=self.received_bytes, requests=self.requests)
 
 
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Bytes of a pack from ``start`` on, and the rows of a batch that lie in them."""
+
+    rows: list[int]
+    start: int = 0
+    data: bytes | bytearray | memoryview = b""
+
+
 class Runner:
     """Runs batches, several at a time; made once a process.  Enter it, then call :meth:`run`."""
 
@@ -227,37 +237,42 @@ class Runner:
         offsets: U64 = np.array([batch.offsets[row] for row in rows], np.uint64)
         sizes: U64 = np.array([batch.sizes[row] for row in rows], np.uint64)
         found = packs.runs(offsets, sizes, max_bytes=RANGE_BYTES)
-        spans: list[Span] = [(run.start, run.stop) for run in found if run.stop > run.start]
         filled = [run for run in found if run.stop > run.start]
-        for run in found:
-            if run.stop == run.start:
-                await self._place(batch, rows[run.first : run.last], run.start, b"", outcome)
-        async with aclosing(source.ranges(batch.pack, spans)) as ranges:
-            async for index, data in ranges:
-                run = filled[index]
-                await self._place(batch, rows[run.first : run.last], run.start, data, outcome)
+        spans: list[Span] = [(run.start, run.stop) for run in filled]
+        empty = [_Range(rows[run.first : run.last]) for run in found if run.stop == run.start]
+        if empty:
+            await self._place(batch, _files_of(batch, empty), outcome)
+        async with aclosing(source.bunches(batch.pack, spans)) as bunches:
+            async for bunch in bunches:
+                parts = [
+                    _Range(
+                        rows[filled[index].first : filled[index].last], filled[index].start, data
+                    )
+                    for index, data in bunch
+                ]
+                await self._place(batch, _files_of(batch, parts), outcome)
         source.packs = True
 
     async def _place(
-        self, batch: Batch, rows: list[int], start: int, data: bytes | bytearray, outcome: Outcome
+        self, batch: Batch, files: Iterable[tuple[int, memoryview]], outcome: Outcome
     ) -> None:
-        """Check and write the files of one range of a pack."""
+        """Check and write files, each a row of the batch and its bytes."""
 
         def work() -> None:
-            store, view = self.store(batch.root), memoryview(data)
-            for row in rows:
-                begin = batch.offsets[row] - start
-                _place_checked(store, batch, row, view[begin : begin + batch.sizes[row]], outcome)
+            store = self.store(batch.root)
+            for row, data in files:
+                _place_checked(store, batch, row, data, outcome)
 
         await self.on_disk(work)
 
     async def _loose(
         self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
     ) -> None:
-        """One request a file, some at a time; a file the host refuses does not stop the others.
+        """One request a file; a file the host refuses does not stop the others.
 
         A host that cannot be reached, or is busy, stops them all.
         """
+        rows = await self._just_given(batch, rows, source, outcome)
         gate = asyncio.Semaphore(_LOOSE_AT_ONCE)
         refused: list[TransferError] = []
 
@@ -273,11 +288,7 @@ class Runner:
                     else:
                         refused.append(error)
                     return
-                await self.on_disk(
-                    lambda: _place_checked(
-                        self.store(batch.root), batch, row, memoryview(data), outcome
-                    )
-                )
+                await self._place(batch, [(row, memoryview(data))], outcome)
 
         with first_of_group():
             async with asyncio.TaskGroup() as group:
@@ -285,6 +296,28 @@ class Runner:
                     group.create_task(one(row))
         if refused:
             raise refused[0]
+
+    async def _just_given(
+        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
+    ) -> list[int]:
+        """Place the files that the host gives without further ado; the rows of the others."""
+        left = dict.fromkeys(rows)
+        paths, sizes = [batch.urls[row] for row in rows], [batch.sizes[row] for row in rows]
+        async with aclosing(source.files(paths, sizes)) as bunches:
+            async for bunch in bunches:
+                await self._place(batch, [(rows[n], data) for n, data in bunch], outcome)
+                for number, _ in bunch:
+                    del left[rows[number]]
+        return list(left)
+
+
+def _files_of(batch: Batch, ranges: Sequence[_Range]) -> Iterator[tuple[int, memoryview]]:
+    """The files that lie in some ranges of a pack."""
+    for part in ranges:
+        view, start = memoryview(part.data), part.start
+        for row in part.rows:
+            begin = batch.offsets[row] - start
+            yield row, view[begin : begin + batch.sizes[row]]
 
 
 def _place_checked(

@@ -14,7 +14,7 @@ from manifests.framed import FramedHeader, FrameKey, decode_framed
 from manifests.framedref import FramedRef
 from syncclient.cachedobject import CachedObject, Sift, join_spans
 from syncclient.hosts import Hosts
-from syncclient.sources.http import Span
+from syncclient.sources.traffic import Span
 
 
 class CachedFramed:

@@ -14,8 +14,9 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Self, TypeVar
 
 from manifests.errors import ManifestError, TransferError
-from syncclient.sources.http import HttpOptions, HttpSource, RedirectError, Span, Traffic
+from syncclient.sources.http import HttpOptions, HttpSource, RedirectError
 from syncclient.sources.limits import TokenBucket
+from syncclient.sources.traffic import Span, Traffic
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 15.0

@@ -26,7 +26,7 @@ from manifests.notices import Notices
 from syncclient.cachedobject import CachedObject, cache_path, join_spans
 from syncclient.hosts import Hosts
 from syncclient.selection import Selection
-from syncclient.sources.http import Span
+from syncclient.sources.traffic import Span
 
 # What is fetched along with a header: all of a manifest that is needed whole, in one range, or of
 # one of which a part is needed, if it takes no longer than a round trip of 5 ms at 100 Mbit/s.

@@ -15,7 +15,7 @@ import email.utils
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.metadata import version
@@ -27,8 +27,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from manifests.errors import ExitCode, TransferError
+from syncclient.sources.bulk import Bulk, BulkError, Piece, SlowError
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.limits import TokenBucket
+from syncclient.sources.traffic import Span, Traffic
 
 # nginx 1.22 refuses a Range header over about 8 KB.
 _RANGE_HEADER_CHARS = 3800
@@ -47,7 +49,8 @@ _PARTIAL = HTTPStatus.PARTIAL_CONTENT
 _RANGE_REFUSALS = {200, 400, 416, 431}
 _REDIRECTS = {301, 302, 303, 307, 308}
 
-Span = tuple[int, int]
+# A host that gives no plain answer so often in a row is asked in the ordinary way alone.
+_STRIKES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,20 +65,6 @@ class HttpOptions:
 
 
 @dataclass(slots=True)
-class Traffic:
-    """What went over the wire, headers not counted."""
-
-    received_bytes: int = 0
-    requests: int = 0
-
-    def take(self) -> Traffic:
-        """What came since the last call, counted once however many batches shared the source."""
-        taken = Traffic(self.received_bytes, self.requests)
-        self.received_bytes = self.requests = 0
-        return taken
-
-
-@dataclass(slots=True)
 class HttpSource:
     """One host; enter it to open its connections.  Belongs to one event loop."""
 
@@ -87,6 +76,8 @@ class HttpSource:
     packs: bool | None = None
     _most_ranges: int = _MAX_RANGES
     _session: aiohttp.ClientSession | None = None
+    _bulk: Bulk | None = None
+    _strikes: int = 0
     _floor: SpeedFloor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,16 +95,27 @@ class HttpSource:
             ),
             headers={
                 "Accept-Encoding": "identity",
-                "User-Agent": f"bucketsync/{version('bucketsync')}",
+                "User-Agent": _agent(),
             },
             auto_decompress=False,
             read_bufsize=_READ_BYTES,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+        # A limited bandwidth is shared out answer by answer, which needs no speed.
+        if Bulk.suits(self.url) and self.limiter.rate_bytes_s <= 0:
+            self._bulk = Bulk(
+                self.url,
+                _agent(),
+                connections=self.options.connections,
+                timeout_s=self.options.timeout_s,
+                floor_bytes_s=_FLOOR_BYTES_S,
+            )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close every connection."""
+        if self._bulk is not None:
+            self._bulk.close()
         if self._session is not None:
             await self._session.close()
 
@@ -185,6 +187,64 @@ class HttpSource:
                 # A host may answer some of the ranges only (RFC 9110, 14.2).
                 self._most_ranges = 1
             left = [index for index in left if index not in delivered]
+
+    async def bunches(
+        self, path: str, wanted: Sequence[Span]
+    ) -> AsyncGenerator[list[tuple[int, memoryview | bytearray]], None]:
+        """As :meth:`ranges`, as many at a time as have come; pipelined if the host plays along."""
+        left = dict.fromkeys(range(len(wanted)))
+        if self._bulk is not None:
+            groups = self._groups(wanted)
+            async with aclosing(
+                self._plainly(self._bulk.ranges(path, groups, self.traffic))
+            ) as some:
+                async for pieces in some:
+                    for index, _ in pieces:
+                        del left[index]
+                    yield list[tuple[int, memoryview | bytearray]](pieces)
+        order = list(left)
+        async with aclosing(self.ranges(path, [wanted[index] for index in order])) as ranges:
+            async for place, data in ranges:
+                yield [(order[place], data)]
+
+    async def files(
+        self, paths: Sequence[str], sizes: Sequence[int]
+    ) -> AsyncGenerator[list[Piece], None]:
+        """Whole resources of known sizes, pipelined; those that the host just gives.
+
+        What does not come has to be asked for by :meth:`whole`, which tells why.
+        """
+        if self._bulk is not None:
+            plain = self._plainly(self._bulk.wholes(paths, sizes, self.traffic))
+            async with aclosing(plain) as some:
+                async for pieces in some:
+                    yield pieces
+
+    async def _plainly(
+        self, bulk: AsyncGenerator[list[Piece], None]
+    ) -> AsyncGenerator[list[Piece], None]:
+        """Pieces until the host gives no plain answer; TransferError if it takes too long."""
+        try:
+            async with aclosing(bulk):
+                async for pieces in bulk:
+                    self._strikes = 0
+                    yield pieces
+        except SlowError as error:
+            raise TransferError(f"{self.url} gave no answer, or a slow one") from error
+        except BulkError:
+            self._strikes += 1
+            if self._strikes >= _STRIKES and self._bulk is not None:
+                self._bulk.close()
+                self._bulk = None
+
+    def _groups(self, wanted: Sequence[Span]) -> list[Sequence[Span]]:
+        """Spans as requests that the host can be asked."""
+        groups, rest = list[Sequence[Span]](), list(wanted)
+        while rest:
+            count = self._fitting(rest[: self._most_ranges])
+            groups.append(rest[:count])
+            rest = rest[count:]
+        return groups
 
     async def _from_whole(
         self, path: str, spans: Sequence[Span]
@@ -454,6 +514,10 @@ class HttpSource:
             status=response.status,
             retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
         )
+
+
+def _agent() -> str:
+    return f"bucketsync/{version('bucketsync')}"
 
 
 class RedirectError(TransferError):

@@ -13,8 +13,9 @@ import pytest
 
 from manifests.errors import ConfigError, ExitCode, TransferError
 from syncclient.config import check_url
-from syncclient.sources.http import HttpOptions, HttpSource, Span
+from syncclient.sources.http import HttpOptions, HttpSource
 from syncclient.sources.limits import TokenBucket
+from syncclient.sources.traffic import Span
 from tests.support.rawhost import (
     Answer,
     Ranges,

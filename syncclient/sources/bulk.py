@@ -1,0 +1,432 @@
+"""Ranges and small files of one host at full speed: pipelined HTTP/1.1, and no more than that.
+
+Most of a large run is one kind of request, made thousands of times.  This module makes it cheap:
+several are under way on a connection before the first is answered (RFC 9112, 9.3.2), and bytes go
+from the socket to where they are checked and written.  Its rules:
+
+* Only the plain answer is taken: 200 or 206 with its length, and exactly what was asked for.
+* Whatever else a host says is :class:`BulkError`, and the caller asks again in the ordinary way
+  (``sources.http``), which follows redirects, waits, and can explain.
+* Nothing is received beyond what was asked for; headers are bounded.
+
+Requests that a host did not answer before it closed their connection are made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, cast
+from urllib.parse import quote, urlsplit
+
+from syncclient.sources.traffic import Span, Traffic
+
+Piece = tuple[int, memoryview]
+
+_RECEIVE_BYTES: Final = 256 * 2**10
+_MAX_HEAD_BYTES: Final = 32 * 2**10
+_MAX_PART_HEAD_BYTES: Final = 4 * 2**10
+# An answer that refuses is read to its end if it is no longer than this, and its connection kept.
+_MAX_REFUSAL_BYTES: Final = 64 * 2**10
+# Requests of one caller under way at once.
+_WINDOW: Final = 64
+# How often in a row a connection may be closed before anything came.
+_TRIES: Final = 3
+_OK: Final = 200
+_PARTIAL: Final = 206
+_STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3})(?: .*)?")
+_DIGITS: Final = re.compile(r"\d{1,19}", re.ASCII)
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)", re.ASCII)
+_BOUNDARY: Final = re.compile(
+    r'multipart/byteranges; *boundary="?([^";\s]{1,70})"?', re.IGNORECASE
+)
+
+
+class BulkError(Exception):
+    """The host did not give the plain answer; ask it in the ordinary way."""
+
+
+class SlowError(Exception):
+    """Nothing came for too long, or all too slowly."""
+
+
+@dataclass(slots=True, eq=False)
+class _Train:
+    """Some requests whose pieces one caller waits for.
+
+    ``left`` pieces are to come; ``refused`` tells that the host would not give one, ``lost`` that
+    the connection ended before all had come.
+    """
+
+    left: int
+    ready: list[Piece] = field(default_factory=list)
+    refused: bool = False
+    lost: bool = False
+    error: BulkError | None = None
+    received_bytes: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def take(self) -> list[Piece]:
+        """What has come since the last call."""
+        self.news.clear()
+        ready, self.ready = self.ready, []
+        return ready
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """One request and the pieces of its answer.
+
+    ``spans`` are the bytes still to come, the first of them piece number ``first``; ``ranged`` says
+    whether they are asked for by a Range header, or are the whole resource.
+    """
+
+    train: _Train
+    path: str
+    first: int
+    spans: Sequence[Span]
+    ranged: bool
+
+    def deliver(self, piece: memoryview) -> None:
+        """Hand over the next piece."""
+        train = self.train
+        train.ready.append((self.first, piece))
+        train.left -= 1
+        train.news.set()
+        self.first, self.spans = self.first + 1, self.spans[1:]
+
+    def refuse(self) -> None:
+        """Note that the host answered, but not with the bytes."""
+        self.train.left -= len(self.spans)
+        self.train.refused = True
+        self.train.news.set()
+        self.spans = ()
+
+
+class _Lane(asyncio.BufferedProtocol):
+    """One connection: requests go out at once, answers come in their order."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[_Request] = deque()
+        self.is_closed = False
+        # When the last byte came, or an answer was first waited for (monotonic).
+        self.moved_s = time.monotonic()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray(_RECEIVE_BYTES)
+        self._view = memoryview(self._buffer)
+        self._start = self._stop = 0
+        # The rest of a piece that is received where it belongs.
+        self._direct = self._view[:0]
+        self._steps = self._answers()
+
+    # ----------------------------------------------------------------- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for answers."""
+        self._transport = cast("asyncio.Transport", transport)
+        next(self._steps)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio gives no hint)
+        """Where the next bytes go."""
+        return self._direct or self._view[self._stop :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take bytes that came."""
+        self.moved_s = time.monotonic()
+        if self._direct:
+            self._direct = self._direct[nbytes:]
+            if self._direct:
+                return
+        else:
+            self._stop += nbytes
+        try:
+            next(self._steps, None)
+        except BulkError as error:
+            self.close(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (it is lost, for whatever cause)
+        """Let those who wait know."""
+        self.close()
+
+    # ----------------------------------------------------------------- our side
+
+    def send(self, requests: Sequence[_Request], texts: bytes) -> None:
+        """Send requests on an open lane; their answers are awaited in this order."""
+        if not self.waiting:
+            self.moved_s = time.monotonic()
+        self.waiting.extend(requests)
+        if self._transport is not None:
+            self._transport.write(texts)
+
+    def close(self, error: BulkError | None = None) -> None:
+        """Close the connection; ``error`` is that of the request which was being answered."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        if error is not None and self.waiting:
+            self.waiting[0].train.error = error
+        for request in self.waiting:
+            request.train.lost = True
+            request.train.news.set()
+        self.waiting.clear()
+
+    # ----------------------------------------------------------------- the answers
+
+    def _answers(self) -> Generator[None, None, None]:
+        """Read answers one after another; goes on whenever bytes have come."""
+        while not self.is_closed:
+            text = yield from self._until(b"\r\n\r\n", _MAX_HEAD_BYTES)
+            if not self.waiting:
+                raise BulkError("sent an answer that nobody asked for")
+            status, headers = _parse_head(text)
+            yield from self._answer(self.waiting[0], status, headers)
+            self.waiting.popleft()
+            if headers.get("connection", "").lower() == "close":
+                self.close()
+
+    def _answer(
+        self, request: _Request, status: int, headers: dict[str, str]
+    ) -> Generator[None, None, None]:
+        """Read the body of one answer."""
+        length = _length(headers)
+        if status == _PARTIAL and request.ranged:
+            boundary = _BOUNDARY.fullmatch(headers.get("content-type", ""))
+            if boundary is not None:
+                yield from self._parts(request, boundary[1].encode(), length)
+                return
+            _check_range(headers, request.spans[0])
+        elif status != _OK or request.ranged:
+            if status in {_OK, _PARTIAL} or length > _MAX_REFUSAL_BYTES:
+                raise BulkError(f"answers {status}")
+            yield from self._into(request.train, memoryview(bytearray(length)))
+            request.refuse()
+            return
+        start, stop = request.spans[0]
+        if len(request.spans) != 1 or length != stop - start:
+            raise BulkError(f"sends {length} bytes")
+        yield from self._piece(request)
+
+    def _parts(
+        self, request: _Request, boundary: bytes, length: int
+    ) -> Generator[None, None, None]:
+        """The parts of a multipart answer (RFC 9110, 14.6): the spans asked for, in their order."""
+        train, before = request.train, request.train.received_bytes
+        while request.spans:
+            text = yield from self._until(b"\r\n\r\n", _MAX_PART_HEAD_BYTES)
+            train.received_bytes += len(text) + 4
+            mark, _, lines = text.lstrip(b"\r\n").partition(b"\r\n")
+            if mark != b"--" + boundary:
+                raise BulkError("sends a malformed multipart answer")
+            _check_range(_parse_headers(lines), request.spans[0])
+            yield from self._piece(request)
+        rest = length - (train.received_bytes - before)
+        if not 0 <= rest <= _MAX_PART_HEAD_BYTES:
+            raise BulkError("sends a multipart answer of another length")
+        yield from self._into(train, memoryview(bytearray(rest)))
+
+    def _piece(self, request: _Request) -> Generator[None, None, None]:
+        start, stop = request.spans[0]
+        piece = memoryview(bytearray(stop - start))
+        yield from self._into(request.train, piece)
+        request.deliver(piece)
+
+    # ----------------------------------------------------------------- the bytes
+
+    def _until(self, mark: bytes, most: int) -> Generator[None, None, bytes]:
+        """The bytes before ``mark``, of which there are at most ``most``."""
+        while (end := self._buffer.find(mark, self._start, self._stop)) < 0:
+            rest = self._stop - self._start
+            if rest > most:
+                raise BulkError("sends endless headers")
+            self._buffer[:rest] = self._buffer[self._start : self._stop]
+            self._start, self._stop = 0, rest
+            yield
+        text = bytes(self._view[self._start : end])
+        self._start = end + len(mark)
+        return text
+
+    def _into(self, train: _Train, piece: memoryview) -> Generator[None, None, None]:
+        """Fill a piece: from what is buffered, then straight from the socket."""
+        have = min(len(piece), self._stop - self._start)
+        piece[:have] = self._view[self._start : self._start + have]
+        self._start += have
+        if have < len(piece):
+            self._start = self._stop = 0
+            self._direct = piece[have:]
+            yield
+        train.received_bytes += len(piece)
+
+
+class Bulk:
+    """The connections to one host; belongs to one event loop.  Close it at the end.
+
+    Whoever waits meets BulkError for an answer that is not the plain one, and SlowError when
+    nothing came for ``timeout_s``, or all of it came more slowly than ``floor_bytes_s``.
+    """
+
+    def __init__(
+        self, url: str, agent: str, *, connections: int, timeout_s: float, floor_bytes_s: float
+    ) -> None:
+        parts = urlsplit(url)
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._address = parts.hostname or "", parts.port or (443 if self._tls else 80)
+        self._base = parts.path.rstrip("/")
+        self._tail = (
+            f" HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: {agent}\r\n"
+            "Accept-Encoding: identity\r\n"
+        )
+        self._connections = max(1, connections)
+        self._timeout_s = timeout_s
+        self._floor_bytes_s = floor_bytes_s
+        self._lanes: list[_Lane] = []
+        self._opening = asyncio.Lock()
+
+    @staticmethod
+    def suits(url: str) -> bool:
+        """Whether a host needs nothing that is not done here, such as a password."""
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and parts.username is None
+
+    def close(self) -> None:
+        """Close every connection."""
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
+
+    def ranges(
+        self, path: str, groups: Sequence[Sequence[Span]], traffic: Traffic
+    ) -> AsyncGenerator[list[Piece], None]:
+        """The bytes of spans, numbered through all groups; each group is one request.
+
+        They come in their order, as many at a time as there are.
+        """
+        train, first, requests = _Train(sum(map(len, groups))), 0, deque[_Request]()
+        for spans in groups:
+            requests.append(_Request(train, path, first, spans, ranged=True))
+            first += len(spans)
+        return self._run(train, requests, traffic)
+
+    def wholes(
+        self, paths: Sequence[str], sizes: Sequence[int], traffic: Traffic
+    ) -> AsyncGenerator[list[Piece], None]:
+        """Whole resources of known sizes, each by a request; as :meth:`ranges`."""
+        train = _Train(len(paths))
+        requests = deque(
+            _Request(train, path, number, ((0, size),), ranged=False)
+            for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
+        )
+        return self._run(train, requests, traffic)
+
+    async def _run(
+        self, train: _Train, requests: deque[_Request], traffic: Traffic
+    ) -> AsyncGenerator[list[Piece], None]:
+        """Keep requests under way until all pieces are there."""
+        size_bytes = sum(stop - start for request in requests for start, stop in request.spans)
+        deadline_s = time.monotonic() + 2 * self._timeout_s + size_bytes / self._floor_bytes_s
+        counted, tries, sent, lane = 0, 0, list[_Request](), None
+        try:
+            while train.left:
+                if lane is None or lane.is_closed:
+                    requests.extendleft(reversed([one for one in sent if one.spans]))
+                    sent, train.lost, tries = [], False, tries + 1
+                    if tries > _TRIES:
+                        raise BulkError("closes connections")
+                    lane = await self._lane()
+                sent = [one for one in sent if one.spans]
+                if len(sent) <= _WINDOW // 2:
+                    sent += self._send(lane, requests, _WINDOW - len(sent), traffic)
+                await self._news(train, lane, deadline_s)
+                traffic.received_bytes += train.received_bytes - counted
+                counted = train.received_bytes
+                if pieces := train.take():
+                    tries = 0
+                    yield pieces
+                if train.error is not None:
+                    raise train.error
+        finally:
+            if train.left and lane is not None:
+                lane.close()
+        if train.refused:
+            raise BulkError("refuses some")
+
+    def _send(
+        self, lane: _Lane, requests: deque[_Request], most: int, traffic: Traffic
+    ) -> list[_Request]:
+        """Send up to ``most`` of the requests; those."""
+        chosen = [requests.popleft() for _ in range(min(most, len(requests)))]
+        traffic.requests += len(chosen)
+        lane.send(chosen, b"".join([self._text(request) for request in chosen]))
+        return chosen
+
+    def _text(self, request: _Request) -> bytes:
+        wanted = ""
+        if request.ranged:
+            spans = ",".join([f"{start}-{stop - 1}" for start, stop in request.spans])
+            wanted = f"Range: bytes={spans}\r\n"
+        return f"GET {self._base}/{quote(request.path)}{self._tail}{wanted}\r\n".encode()
+
+    async def _news(self, train: _Train, lane: _Lane, deadline_s: float) -> None:
+        """Wait until something of a train came or went wrong."""
+        while not train.news.is_set():
+            now_s = time.monotonic()
+            until_s = min(lane.moved_s + self._timeout_s, deadline_s)
+            if now_s >= until_s:
+                raise SlowError
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until_s - now_s):
+                    await train.news.wait()
+
+    async def _lane(self) -> _Lane:
+        """The open connection with the least to do, or a new one while there may be more."""
+        async with self._opening:
+            self._lanes = [lane for lane in self._lanes if not lane.is_closed]
+            best = min(self._lanes, key=lambda lane: len(lane.waiting), default=None)
+            if best is not None and (not best.waiting or len(self._lanes) >= self._connections):
+                return best
+            host, port = self._address
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    _, lane = await asyncio.get_running_loop().create_connection(
+                        _Lane, host, port, ssl=self._tls
+                    )
+            except OSError as error:
+                raise BulkError("cannot be reached") from error
+            self._lanes.append(lane)
+            return lane
+
+
+def _parse_head(text: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers of an answer, names in lower case."""
+    line, _, lines = text.partition(b"\r\n")
+    match = _STATUS.fullmatch(line)
+    if match is None:
+        raise BulkError("does not speak HTTP/1.1")
+    return int(match[1]), _parse_headers(lines)
+
+
+def _parse_headers(lines: bytes) -> dict[str, str]:
+    pairs = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")]
+    return {name.lower(): value.strip() for name, _, value in pairs}
+
+
+def _length(headers: dict[str, str]) -> int:
+    """The length of a body that is sent as it is."""
+    length = headers.get("content-length", "")
+    coded = headers.get("content-encoding", "identity") != "identity"
+    if coded or "transfer-encoding" in headers or not _DIGITS.fullmatch(length):
+        raise BulkError("does not say how much it sends")
+    return int(length)
+
+
+def _check_range(headers: dict[str, str], span: Span) -> None:
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
+    if match is None or (int(match[1]), int(match[2]) + 1) != span:
+        raise BulkError("sends another range")
