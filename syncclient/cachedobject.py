@@ -18,7 +18,7 @@ from typing import TypeAlias
 from manifests.digest import Digest
 from manifests.errors import StoreError
 from syncclient.hosts import Hosts
-from syncclient.sources.traffic import Span
+from syncclient.sources.host import Span
 
 # One range of a request: large enough for few round trips, small enough to lose little.
 _REQUEST_BYTES = 4 * 2**20
@@ -28,7 +28,7 @@ _PIECE_BYTES = 64 * 1024
 _JOIN_BYTES = 2048
 
 # What of some bytes of an object, by where they begin, is right; ManifestError if they are wrong.
-Sift: TypeAlias = Callable[[int, bytearray], Iterable[tuple[int, memoryview]]]
+Sift: TypeAlias = Callable[[int, memoryview], Iterable[tuple[int, memoryview]]]
 
 
 def object_path(digest: Digest) -> str:
@@ -78,7 +78,7 @@ class CachedObject:
         TransferError if no host has right bytes, StoreError if the disk refuses.
         """
 
-        async def take(index: int, data: bytearray) -> None:
+        async def take(index: int, data: memoryview) -> None:
             await asyncio.to_thread(self._put, sift(spans[index][0], data))
 
         try:

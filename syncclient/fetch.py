@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -25,8 +26,9 @@ from manifests import packs
 from manifests.columns import CHUNK_BYTES, U64
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError, TransferError, first_of_group
+from syncclient.sources.bulk import Piece
+from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
-from syncclient.sources.traffic import Span
 from syncclient.store import Aside, Store
 from syncclient.tree import FileStat, hash_open, open_regular
 
@@ -242,7 +244,7 @@ class Runner:
         empty = [_Range(rows[run.first : run.last]) for run in found if run.stop == run.start]
         if empty:
             await self._place(batch, _files_of(batch, empty), outcome)
-        async with aclosing(source.bunches(batch.pack, spans)) as bunches:
+        async with aclosing(source.ranges(batch.pack, spans)) as bunches:
             async for bunch in bunches:
                 parts = [
                     _Range(
@@ -488,17 +490,17 @@ class _LargeFile:
 
     async def _fetch_chunks(self, fd: int, first: int, last: int) -> None:
         spans = [self._span(chunk) for chunk in range(first, last)]
-        async with aclosing(self._source.stretch(self._batch.urls[0], spans)) as chunks:
-            async for index, data in chunks:
-                await self._runner.on_disk(
-                    lambda chunk=first + index, data=data: self._write(fd, chunk, data)  # type: ignore[misc]
-                )
+        async with aclosing(self._source.stretch(self._batch.urls[0], spans)) as bunches:
+            async for bunch in bunches:
+                await self._runner.on_disk(partial(self._write, fd, first, bunch))
 
-    def _write(self, fd: int, chunk: int, data: bytearray) -> None:
-        if self._batch.chunks and digest_bytes(data) != self._expected(chunk):
-            text = f"{self._batch.urls[0]}: chunk {chunk} does not have the BLAKE3 of the manifest"
-            raise _BadChunkError(text)
-        self._store.write_part(fd, data, self._span(chunk)[0])
+    def _write(self, fd: int, first: int, pieces: Sequence[Piece]) -> None:
+        for index, data in pieces:
+            chunk = first + index
+            if self._batch.chunks and digest_bytes(data) != self._expected(chunk):
+                where = f"{self._batch.urls[0]}: chunk {chunk}"
+                raise _BadChunkError(f"{where} does not have the BLAKE3 of the manifest")
+            self._store.write_part(fd, data, self._span(chunk)[0])
 
     def _finish(self, fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)

@@ -14,7 +14,7 @@ from manifests.framed import FramedHeader, FrameKey, decode_framed
 from manifests.framedref import FramedRef
 from syncclient.cachedobject import CachedObject, Sift, join_spans
 from syncclient.hosts import Hosts
-from syncclient.sources.traffic import Span
+from syncclient.sources.host import Span
 
 
 class CachedFramed:
@@ -49,7 +49,7 @@ class CachedFramed:
             await self._object.fill(hosts, [self._ref.header_span], self._sift_header)
         return await asyncio.to_thread(lambda: self.header)
 
-    def _sift_header(self, start: int, data: bytearray) -> Iterator[tuple[int, memoryview]]:
+    def _sift_header(self, start: int, data: memoryview) -> Iterator[tuple[int, memoryview]]:
         if Digest.of(data) != self._ref.header_digest:
             raise ManifestError(f"{self.name}.header", "not the bytes that the descriptor names")
         yield start, memoryview(data)
@@ -94,7 +94,7 @@ class CachedFramed:
     def _sifter(self, missing: list[tuple[Span, FrameKey]], found: dict[FrameKey, bytes]) -> Sift:
         """Checks the missing frames in a range and keeps them; what lies between is dropped."""
 
-        def sift(start: int, data: bytearray) -> Iterator[tuple[int, memoryview]]:
+        def sift(start: int, data: memoryview) -> Iterator[tuple[int, memoryview]]:
             view = memoryview(data)
             first = bisect_left(missing, start, key=lambda item: item[0][0])
             for (at, stop), frame in islice(missing, first, None):

@@ -14,9 +14,9 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Self, TypeVar
 
 from manifests.errors import ManifestError, TransferError
-from syncclient.sources.http import HttpOptions, HttpSource, RedirectError
+from syncclient.sources.host import HttpOptions, RedirectError, Span, Traffic
+from syncclient.sources.http import HttpSource
 from syncclient.sources.limits import TokenBucket
-from syncclient.sources.traffic import Span, Traffic
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 15.0
@@ -81,7 +81,7 @@ class Hosts:
         return await self._sources[host].post(path, body, max_bytes)
 
     async def spans(
-        self, path: str, wanted: Sequence[Span], take: Callable[[int, bytearray], Awaitable[None]]
+        self, path: str, wanted: Sequence[Span], take: Callable[[int, memoryview], Awaitable[None]]
     ) -> None:
         """Hand the bytes of each span to ``take``, which raises ManifestError for wrong ones.
 
@@ -93,9 +93,10 @@ class Hosts:
             order = sorted(left)
             spans = [wanted[n] for n in order]
             async with aclosing(source.ranges(path, spans, or_whole=True)) as ranges:
-                async for index, data in ranges:
-                    await take(order[index], data)
-                    left.discard(order[index])
+                async for bunch in ranges:
+                    for index, data in bunch:
+                        await take(order[index], data)
+                        left.discard(order[index])
 
         await self._in_turn(ask, self.in_order(), self._tries)
 

@@ -26,7 +26,7 @@ from manifests.notices import Notices
 from syncclient.cachedobject import CachedObject, cache_path, join_spans
 from syncclient.hosts import Hosts
 from syncclient.selection import Selection
-from syncclient.sources.traffic import Span
+from syncclient.sources.host import Span
 
 # What is fetched along with a header: all of a manifest that is needed whole, in one range, or of
 # one of which a part is needed, if it takes no longer than a round trip of 5 ms at 100 Mbit/s.
@@ -142,7 +142,7 @@ class CachedManifest:
             data = self._read(0, header_bytes)
             self._header = manifest.decode_header(data, self._ref, self.name)
 
-    def _sift(self, start: int, data: bytearray) -> Iterator[tuple[int, memoryview]]:
+    def _sift(self, start: int, data: memoryview) -> Iterator[tuple[int, memoryview]]:
         """Refuse a host's bytes before they are written: header, or whole frames, or the tail."""
         view, header_bytes = memoryview(data), self._ref.header_bytes
         if start:

@@ -51,7 +51,7 @@ from syncclient.signed import (
     fingerprint_of,
     following,
 )
-from syncclient.sources.http import HttpOptions
+from syncclient.sources.host import HttpOptions
 from syncclient.state import STATE_NAME, State
 
 if TYPE_CHECKING:

@@ -207,7 +207,7 @@ class Store:
         finally:
             os.close(source)
 
-    def write_part(self, fd: int, data: bytes | bytearray, offset: int) -> None:
+    def write_part(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write bytes of a staged part."""
         with _translated(self.root / STAGING[0] / STAGING[1]):
             view = memoryview(data)
@@ -255,7 +255,7 @@ class Store:
             raise _store_error(error, self.root / Path(*folder) / name) from error
 
     def _open_unnamed(self, folder: tuple[str, ...]) -> int:
-        """A file without a name on the file system of a folder; -1 where there is no such thing."""
+        """A file without a name on the file system of a folder; -1 if that has none."""
         if not self._has_unnamed:
             return -1
         flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.events import Notice
 from syncclient.fetch import Batch, Outcome, Problem
-from syncclient.sources.http import RedirectError
+from syncclient.sources.host import RedirectError
 from syncclient.worker import Worker
 
 _FIRST_WAIT_S = 0.5

@@ -20,7 +20,8 @@ from typing import Protocol, Self
 from manifests.errors import SyncError
 from syncclient.fetch import Batch, Outcome, Runner
 from syncclient.pipes import STREAM_BYTES, messages, packed, write_all
-from syncclient.sources.http import HttpOptions, HttpSource
+from syncclient.sources.host import HttpOptions
+from syncclient.sources.http import HttpSource
 from syncclient.sources.limits import TokenBucket
 
 _STDOUT = 1

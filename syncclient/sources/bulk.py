@@ -9,7 +9,7 @@ from the socket to where they are checked and written.  Its rules:
   (``sources.http``), which follows redirects, waits, and can explain.
 * Nothing is received beyond what was asked for; headers are bounded.
 
-Requests that a host did not answer before it closed their connection are made anew.
+What a host did not answer before it closed a connection that it had used is asked for anew.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Final, cast
 from urllib.parse import quote, urlsplit
 
-from syncclient.sources.traffic import Span, Traffic
+from syncclient.sources.floor import SpeedFloor
+from syncclient.sources.host import (
+    MAX_RANGES,
+    HttpOptions,
+    Span,
+    Traffic,
+    fitting,
+    range_header,
+    user_agent,
+)
 
 Piece = tuple[int, memoryview]
 
@@ -34,13 +43,13 @@ _MAX_HEAD_BYTES: Final = 32 * 2**10
 _MAX_PART_HEAD_BYTES: Final = 4 * 2**10
 # An answer that refuses is read to its end if it is no longer than this, and its connection kept.
 _MAX_REFUSAL_BYTES: Final = 64 * 2**10
+# What may wait for the caller before its connection is left to fill up.
+_HELD_BYTES: Final = 8 * 2**20
 # Requests of one caller under way at once.
 _WINDOW: Final = 64
-# How often in a row a connection may be closed before anything came.
-_TRIES: Final = 3
 _OK: Final = 200
 _PARTIAL: Final = 206
-_STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3})(?: .*)?")
+_STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ?(.*)")
 _DIGITS: Final = re.compile(r"\d{1,19}", re.ASCII)
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)", re.ASCII)
 _BOUNDARY: Final = re.compile(
@@ -52,71 +61,108 @@ class BulkError(Exception):
     """The host did not give the plain answer; ask it in the ordinary way."""
 
 
-class SlowError(Exception):
-    """Nothing came for too long, or all too slowly."""
+class RefusedError(BulkError):
+    """The host answered with another status, such as 404, and perhaps a time to come again."""
+
+    def __init__(self, path: str, status: int, reason: str, retry_after: str | None) -> None:
+        super().__init__(f"answers {status} {reason}".rstrip())
+        self.path = path
+        self.status = status
+        self.retry_after = retry_after
 
 
 @dataclass(slots=True, eq=False)
 class _Train:
     """Some requests whose pieces one caller waits for.
 
-    ``left`` pieces are to come; ``refused`` tells that the host would not give one, ``lost`` that
-    the connection ended before all had come.
+    ``left`` pieces are to come; ``refusal`` is the gravest of what the host said of those that it
+    would not give.
+    ``paused`` is the connection that waits until the caller has taken what is ``ready``.
     """
 
     left: int
     ready: list[Piece] = field(default_factory=list)
-    refused: bool = False
-    lost: bool = False
+    ready_bytes: int = 0
+    refusal: RefusedError | None = None
     error: BulkError | None = None
     received_bytes: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
+    paused: asyncio.Transport | None = None
 
     def take(self) -> list[Piece]:
         """What has come since the last call."""
         self.news.clear()
-        ready, self.ready = self.ready, []
+        ready, self.ready, self.ready_bytes = self.ready, [], 0
+        self.resume()
         return ready
+
+    def resume(self) -> None:
+        """Let the connection go on."""
+        if self.paused is not None:
+            self.paused.resume_reading()
+            self.paused = None
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
     """One request and the pieces of its answer.
 
-    ``spans`` are the bytes still to come, the first of them piece number ``first``; ``ranged`` says
-    whether they are asked for by a Range header, or are the whole resource.
+    ``spans`` are the pieces still to come, the first of them number ``first``.  They are asked for
+    as ``_Kind`` says.
     """
 
     train: _Train
     path: str
+    kind: _Kind
     first: int
     spans: Sequence[Span]
-    ranged: bool
 
     def deliver(self, piece: memoryview) -> None:
         """Hand over the next piece."""
         train = self.train
         train.ready.append((self.first, piece))
+        train.ready_bytes += len(piece)
         train.left -= 1
         train.news.set()
         self.first, self.spans = self.first + 1, self.spans[1:]
 
-    def refuse(self) -> None:
+    def refuse(self, error: RefusedError) -> None:
         """Note that the host answered, but not with the bytes."""
         self.train.left -= len(self.spans)
-        self.train.refused = True
+        worst = self.train.refusal
+        self.train.refusal = worst if worst and worst.status > error.status else error
         self.train.news.set()
         self.spans = ()
+
+    @property
+    def asked(self) -> Sequence[Span]:
+        """The ranges that are asked for; none for a whole resource."""
+        if self.kind is _Kind.RANGES:
+            return self.spans
+        return [(self.spans[0][0], self.spans[-1][1])] if self.kind is _Kind.STRETCH else ()
+
+
+class _Kind(Enum):
+    """How pieces are asked for: as ranges, as one range that they make up, as a whole resource.
+
+    A document is a whole resource of at most the size of its one piece.
+    """
+
+    RANGES = auto()
+    STRETCH = auto()
+    WHOLE = auto()
+    DOCUMENT = auto()
 
 
 class _Lane(asyncio.BufferedProtocol):
     """One connection: requests go out at once, answers come in their order."""
 
-    def __init__(self) -> None:
+    def __init__(self, floor: SpeedFloor) -> None:
         self.waiting: deque[_Request] = deque()
         self.is_closed = False
-        # When the last byte came, or an answer was first waited for (monotonic).
-        self.moved_s = time.monotonic()
+        # Whether anything came: a connection that was used may be closed at any time.
+        self.has_answered = False
+        self._floor = floor
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
@@ -138,7 +184,7 @@ class _Lane(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes that came."""
-        self.moved_s = time.monotonic()
+        self._floor.brought(nbytes)
         if self._direct:
             self._direct = self._direct[nbytes:]
             if self._direct:
@@ -158,8 +204,6 @@ class _Lane(asyncio.BufferedProtocol):
 
     def send(self, requests: Sequence[_Request], texts: bytes) -> None:
         """Send requests on an open lane; their answers are awaited in this order."""
-        if not self.waiting:
-            self.moved_s = time.monotonic()
         self.waiting.extend(requests)
         if self._transport is not None:
             self._transport.write(texts)
@@ -174,7 +218,6 @@ class _Lane(asyncio.BufferedProtocol):
         if error is not None and self.waiting:
             self.waiting[0].train.error = error
         for request in self.waiting:
-            request.train.lost = True
             request.train.news.set()
         self.waiting.clear()
 
@@ -186,39 +229,44 @@ class _Lane(asyncio.BufferedProtocol):
             text = yield from self._until(b"\r\n\r\n", _MAX_HEAD_BYTES)
             if not self.waiting:
                 raise BulkError("sent an answer that nobody asked for")
-            status, headers = _parse_head(text)
-            yield from self._answer(self.waiting[0], status, headers)
+            status, reason, headers = _parse_head(text)
+            yield from self._answer(self.waiting[0], status, reason, headers)
             self.waiting.popleft()
             if headers.get("connection", "").lower() == "close":
                 self.close()
 
     def _answer(
-        self, request: _Request, status: int, headers: dict[str, str]
+        self, request: _Request, status: int, reason: str, headers: dict[str, str]
     ) -> Generator[None, None, None]:
         """Read the body of one answer."""
-        length = _length(headers)
-        if status == _PARTIAL and request.ranged:
-            boundary = _BOUNDARY.fullmatch(headers.get("content-type", ""))
-            if boundary is not None:
-                yield from self._parts(request, boundary[1].encode(), length)
-                return
-            _check_range(headers, request.spans[0])
-        elif status != _OK or request.ranged:
+        length, asked = _length(headers), request.asked
+        if status != (_PARTIAL if asked else _OK):
             if status in {_OK, _PARTIAL} or length > _MAX_REFUSAL_BYTES:
                 raise BulkError(f"answers {status}")
             yield from self._into(request.train, memoryview(bytearray(length)))
-            request.refuse()
+            again = headers.get("retry-after")
+            request.refuse(RefusedError(request.path, status, reason, again))
             return
-        start, stop = request.spans[0]
-        if len(request.spans) != 1 or length != stop - start:
+        boundary = _BOUNDARY.fullmatch(headers.get("content-type", "")) if asked else None
+        if boundary is not None:
+            yield from self._parts(request, boundary[1].encode(), length)
+            return
+        if request.kind is _Kind.DOCUMENT and length <= request.spans[0][1]:
+            request.spans = ((0, length),)
+        if len(asked) > 1 or length != request.spans[-1][1] - request.spans[0][0]:
             raise BulkError(f"sends {length} bytes")
-        yield from self._piece(request)
+        if asked:
+            _check_range(headers, asked[0])
+        while request.spans:
+            yield from self._piece(request)
 
     def _parts(
         self, request: _Request, boundary: bytes, length: int
     ) -> Generator[None, None, None]:
-        """The parts of a multipart answer (RFC 9110, 14.6): the spans asked for, in their order."""
+        """The parts of a multipart answer (RFC 9110, 14.6): what was asked for, in that order."""
         train, before = request.train, request.train.received_bytes
+        if request.kind is not _Kind.RANGES:
+            raise BulkError("sends parts")
         while request.spans:
             text = yield from self._until(b"\r\n\r\n", _MAX_PART_HEAD_BYTES)
             train.received_bytes += len(text) + 4
@@ -234,9 +282,17 @@ class _Lane(asyncio.BufferedProtocol):
 
     def _piece(self, request: _Request) -> Generator[None, None, None]:
         start, stop = request.spans[0]
-        piece = memoryview(bytearray(stop - start))
-        yield from self._into(request.train, piece)
+        piece, train = memoryview(bytearray(stop - start)), request.train
+        yield from self._into(train, piece)
+        self.has_answered = True
         request.deliver(piece)
+        if (
+            train.ready_bytes > _HELD_BYTES
+            and train.paused is None
+            and self._transport is not None
+        ):
+            self._transport.pause_reading()
+            train.paused = self._transport
 
     # ----------------------------------------------------------------- the bytes
 
@@ -268,24 +324,21 @@ class _Lane(asyncio.BufferedProtocol):
 class Bulk:
     """The connections to one host; belongs to one event loop.  Close it at the end.
 
-    Whoever waits meets BulkError for an answer that is not the plain one, and SlowError when
-    nothing came for ``timeout_s``, or all of it came more slowly than ``floor_bytes_s``.
+    Whoever waits meets BulkError for an answer that is not the plain one.  How long to wait is the
+    caller's affair; what comes is told to ``floor``.
     """
 
-    def __init__(
-        self, url: str, agent: str, *, connections: int, timeout_s: float, floor_bytes_s: float
-    ) -> None:
+    def __init__(self, url: str, options: HttpOptions, floor: SpeedFloor) -> None:
         parts = urlsplit(url)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._address = parts.hostname or "", parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         self._tail = (
-            f" HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: {agent}\r\n"
+            f" HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: {user_agent()}\r\n"
             "Accept-Encoding: identity\r\n"
         )
-        self._connections = max(1, connections)
-        self._timeout_s = timeout_s
-        self._floor_bytes_s = floor_bytes_s
+        self._options = options
+        self._floor = floor
         self._lanes: list[_Lane] = []
         self._opening = asyncio.Lock()
 
@@ -301,18 +354,33 @@ class Bulk:
             lane.close()
         self._lanes.clear()
 
-    def ranges(
-        self, path: str, groups: Sequence[Sequence[Span]], traffic: Traffic
-    ) -> AsyncGenerator[list[Piece], None]:
-        """The bytes of spans, numbered through all groups; each group is one request.
+    async def document(self, path: str, max_bytes: int, traffic: Traffic) -> bytes:
+        """A whole resource of at most ``max_bytes``."""
+        train = _Train(1)
+        request = _Request(train, path, _Kind.DOCUMENT, 0, ((0, max_bytes),))
+        data = b""
+        async with aclosing(self._run(train, deque([request]), traffic)) as bunches:
+            async for bunch in bunches:
+                data = bytes(bunch[0][1])
+        return data
 
-        They come in their order, as many at a time as there are.
-        """
-        train, first, requests = _Train(sum(map(len, groups))), 0, deque[_Request]()
-        for spans in groups:
-            requests.append(_Request(train, path, first, spans, ranged=True))
+    def ranges(
+        self, path: str, wanted: Sequence[Span], traffic: Traffic
+    ) -> AsyncGenerator[list[Piece], None]:
+        """The bytes of spans by their number, in their order, as many at a time as have come."""
+        train, requests, first = _Train(len(wanted)), deque[_Request](), 0
+        while first < len(wanted):
+            spans = wanted[first : first + fitting(wanted[first : first + MAX_RANGES])]
+            requests.append(_Request(train, path, _Kind.RANGES, first, spans))
             first += len(spans)
         return self._run(train, requests, traffic)
+
+    def stretch(
+        self, path: str, spans: Sequence[Span], traffic: Traffic
+    ) -> AsyncGenerator[list[Piece], None]:
+        """Adjoining spans, asked for as one range; as :meth:`ranges`."""
+        train = _Train(len(spans))
+        return self._run(train, deque([_Request(train, path, _Kind.STRETCH, 0, spans)]), traffic)
 
     def wholes(
         self, paths: Sequence[str], sizes: Sequence[int], traffic: Traffic
@@ -320,7 +388,7 @@ class Bulk:
         """Whole resources of known sizes, each by a request; as :meth:`ranges`."""
         train = _Train(len(paths))
         requests = deque(
-            _Request(train, path, number, ((0, size),), ranged=False)
+            _Request(train, path, _Kind.WHOLE, number, ((0, size),))
             for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
         )
         return self._run(train, requests, traffic)
@@ -329,33 +397,30 @@ class Bulk:
         self, train: _Train, requests: deque[_Request], traffic: Traffic
     ) -> AsyncGenerator[list[Piece], None]:
         """Keep requests under way until all pieces are there."""
-        size_bytes = sum(stop - start for request in requests for start, stop in request.spans)
-        deadline_s = time.monotonic() + 2 * self._timeout_s + size_bytes / self._floor_bytes_s
-        counted, tries, sent, lane = 0, 0, list[_Request](), None
+        counted, sent, lane = 0, list[_Request](), None
         try:
-            while train.left:
-                if lane is None or lane.is_closed:
-                    requests.extendleft(reversed([one for one in sent if one.spans]))
-                    sent, train.lost, tries = [], False, tries + 1
-                    if tries > _TRIES:
+            while train.left or train.ready:
+                if train.left and (lane is None or lane.is_closed):
+                    if lane is not None and not lane.has_answered:
                         raise BulkError("closes connections")
-                    lane = await self._lane()
+                    requests.extendleft(reversed([one for one in sent if one.spans]))
+                    sent, lane = [], await self._lane()
                 sent = [one for one in sent if one.spans]
-                if len(sent) <= _WINDOW // 2:
+                if lane is not None and requests and len(sent) <= _WINDOW // 2:
                     sent += self._send(lane, requests, _WINDOW - len(sent), traffic)
-                await self._news(train, lane, deadline_s)
+                await train.news.wait()
                 traffic.received_bytes += train.received_bytes - counted
                 counted = train.received_bytes
                 if pieces := train.take():
-                    tries = 0
                     yield pieces
                 if train.error is not None:
                     raise train.error
         finally:
+            train.resume()
             if train.left and lane is not None:
                 lane.close()
-        if train.refused:
-            raise BulkError("refuses some")
+        if train.refusal is not None:
+            raise train.refusal
 
     def _send(
         self, lane: _Lane, requests: deque[_Request], most: int, traffic: Traffic
@@ -367,35 +432,24 @@ class Bulk:
         return chosen
 
     def _text(self, request: _Request) -> bytes:
-        wanted = ""
-        if request.ranged:
-            spans = ",".join([f"{start}-{stop - 1}" for start, stop in request.spans])
-            wanted = f"Range: bytes={spans}\r\n"
+        asked = request.asked
+        wanted = f"Range: {range_header(asked)}\r\n" if asked else ""
         return f"GET {self._base}/{quote(request.path)}{self._tail}{wanted}\r\n".encode()
-
-    async def _news(self, train: _Train, lane: _Lane, deadline_s: float) -> None:
-        """Wait until something of a train came or went wrong."""
-        while not train.news.is_set():
-            now_s = time.monotonic()
-            until_s = min(lane.moved_s + self._timeout_s, deadline_s)
-            if now_s >= until_s:
-                raise SlowError
-            with suppress(TimeoutError):
-                async with asyncio.timeout(until_s - now_s):
-                    await train.news.wait()
 
     async def _lane(self) -> _Lane:
         """The open connection with the least to do, or a new one while there may be more."""
         async with self._opening:
             self._lanes = [lane for lane in self._lanes if not lane.is_closed]
             best = min(self._lanes, key=lambda lane: len(lane.waiting), default=None)
-            if best is not None and (not best.waiting or len(self._lanes) >= self._connections):
+            most = max(1, self._options.connections)
+            if best is not None and (not best.waiting or len(self._lanes) >= most):
                 return best
             host, port = self._address
+            loop = asyncio.get_running_loop()
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    _, lane = await asyncio.get_running_loop().create_connection(
-                        _Lane, host, port, ssl=self._tls
+                async with asyncio.timeout(self._options.timeout_s):
+                    _, lane = await loop.create_connection(
+                        lambda: _Lane(self._floor), host, port, ssl=self._tls
                     )
             except OSError as error:
                 raise BulkError("cannot be reached") from error
@@ -403,13 +457,13 @@ class Bulk:
             return lane
 
 
-def _parse_head(text: bytes) -> tuple[int, dict[str, str]]:
-    """Status and headers of an answer, names in lower case."""
+def _parse_head(text: bytes) -> tuple[int, str, dict[str, str]]:
+    """Status, reason and headers of an answer, names in lower case."""
     line, _, lines = text.partition(b"\r\n")
     match = _STATUS.fullmatch(line)
     if match is None:
         raise BulkError("does not speak HTTP/1.1")
-    return int(match[1]), _parse_headers(lines)
+    return int(match[1]), match[2].decode("latin-1")[:80], _parse_headers(lines)
 
 
 def _parse_headers(lines: bytes) -> dict[str, str]:

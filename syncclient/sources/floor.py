@@ -26,6 +26,12 @@ class SpeedFloor:
         self._brought_bytes = 0
         self._deadlines: set[asyncio.Timeout] = set()
 
+    @property
+    def complaint(self) -> str:
+        """What is said of a host that did not keep to it."""
+        rate, window_s = self.rate_bytes_s, self.window_s
+        return f"gave no answer, or less than {rate:,.0f} bytes a second for {window_s:g} s"
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Hold what is done inside, one answer, to the floor."""

@@ -1,554 +1,185 @@
 """One HTTP host: documents, byte ranges of objects and packs, whole loose files.
 
-The only module that imports aiohttp.  A host is not trusted: every length is known before it is
-read, no answer is decompressed, redirects leave the host only where the user allowed it, and a
-host that is slower than a floor is given up.  What the host can do (several ranges in one request)
-is learnt as we go.  Every failure is a :class:`TransferError` that names the URL.
-
-Sources: RFC 9110 (14 range requests, 10.2.3 Retry-After, 15.4 redirects).
+A host is asked in the fast way first (:mod:`bulk`), and in the ordinary way (:mod:`ordinary`) for
+what it did not just give.  That one needs aiohttp, which takes a fifth of a second to load; a run
+against a host that answers plainly never does.
 """
 
 from __future__ import annotations
 
-import asyncio
-import email.utils
-import re
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+import importlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from importlib.metadata import version
-from typing import Self
-from urllib.parse import quote, urljoin, urlsplit
+from typing import TYPE_CHECKING, Final, Self
 
-import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
-from yarl import URL
-
-from manifests.errors import ExitCode, TransferError
-from syncclient.sources.bulk import Bulk, BulkError, Piece, SlowError
+from manifests.errors import TransferError
+from syncclient.sources.bulk import Bulk, BulkError, Piece, RefusedError
 from syncclient.sources.floor import SpeedFloor
+from syncclient.sources.host import HttpOptions, Span, Traffic, address, retry_after_s
 from syncclient.sources.limits import TokenBucket
-from syncclient.sources.traffic import Span, Traffic
 
-# nginx 1.22 refuses a Range header over about 8 KB.
-_RANGE_HEADER_CHARS = 3800
-_MAX_RANGES = 128
-_READ_BYTES = 2**20
-_MAX_REDIRECTS = 5
-_MAX_PART_HEADERS = 16
-# What may follow the last part of a multipart answer.
-_MAX_END_BYTES = 1024
-# The longest that a busy host may make us wait at a time.
-_MAX_RETRY_AFTER_S = 300.0
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
-_OK = HTTPStatus.OK
-_PARTIAL = HTTPStatus.PARTIAL_CONTENT
-# What hosts answer that do not do (so many) ranges.
-_RANGE_REFUSALS = {200, 400, 416, 431}
-_REDIRECTS = {301, 302, 303, 307, 308}
+if TYPE_CHECKING:
+    from syncclient.sources.ordinary import OrdinarySource
 
 # A host that gives no plain answer so often in a row is asked in the ordinary way alone.
-_STRIKES = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpOptions:
-    """How to talk to hosts; plain values, so that worker processes can be given them."""
-
-    timeout_s: float = 30.0
-    connections: int = 4
-    bwlimit: int = 0
-    min_rate: int = 1000
-    allow_redirect: tuple[str, ...] = ()
+_STRIKES: Final = 3
+# Answers that may be others if the question is put in another way: too many ranges, too long.
+_FORMAL: Final = {400, 416, 431}
+_MISSING: Final = {404, 410}
 
 
 @dataclass(slots=True)
 class HttpSource:
-    """One host; enter it to open its connections.  Belongs to one event loop."""
+    """One host; enter it before it is asked.  Belongs to one event loop."""
 
     url: str
     options: HttpOptions
     limiter: TokenBucket = field(default_factory=lambda: TokenBucket(0))
     traffic: Traffic = field(default_factory=Traffic)
-    # None until a pack was asked for.
+    # Whether the host has packs; None until one was asked for.
     packs: bool | None = None
-    _most_ranges: int = _MAX_RANGES
-    _session: aiohttp.ClientSession | None = None
-    _bulk: Bulk | None = None
-    _strikes: int = 0
+    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _floor: SpeedFloor = field(init=False)
+    _bulk: Bulk | None = None
+    _ordinary: OrdinarySource | None = None
+    _strikes: int = 0
 
     def __post_init__(self) -> None:
-        """Set the floor that this host is held to."""
+        """Set the floor that this host is held to, however it is asked."""
         self._floor = SpeedFloor(self.options.min_rate, self.options.timeout_s)
 
     async def __aenter__(self) -> Self:
-        """Make the connection pool; nothing is sent yet."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                sock_connect=self.options.timeout_s,
-                sock_read=self.options.timeout_s,
-            ),
-            headers={
-                "Accept-Encoding": "identity",
-                "User-Agent": _agent(),
-            },
-            auto_decompress=False,
-            read_bufsize=_READ_BYTES,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        # A limited bandwidth is shared out answer by answer, which needs no speed.
+        """Make ready; nothing is sent yet."""
+        # A limited bandwidth is shared out bit by bit, which needs no speed.
         if Bulk.suits(self.url) and self.limiter.rate_bytes_s <= 0:
-            self._bulk = Bulk(
-                self.url,
-                _agent(),
-                connections=self.options.connections,
-                timeout_s=self.options.timeout_s,
-                floor_bytes_s=_FLOOR_BYTES_S,
-            )
+            self._bulk = Bulk(self.url, self.options, self._floor)
+            self._stack.callback(self._bulk.close)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close every connection."""
-        if self._bulk is not None:
-            self._bulk.close()
-        if self._session is not None:
-            await self._session.close()
+        await self._stack.aclose()
+
+    async def ordinary(self) -> OrdinarySource:
+        """The same host, asked in the ordinary way."""
+        if self._ordinary is None:
+            module = importlib.import_module("syncclient.sources.ordinary")
+            made: OrdinarySource = module.OrdinarySource(
+                self.url, self.options, self.limiter, self._floor, self.traffic
+            )
+            self._ordinary = await self._stack.enter_async_context(made)
+        return self._ordinary
 
     # ----------------------------------------------------------------- what callers ask for
 
     async def document(self, path: str, max_bytes: int) -> bytes:
         """A whole small resource of at most ``max_bytes``."""
-        async with self._request(path, {}) as response:
-            self._expect(response, path, {_OK})
-            length = response.content_length
-            if length is not None and length > max_bytes:
-                raise self._error(path, f"is {length} bytes, more than the {max_bytes} it may be")
-            data = bytearray()
-            while chunk := await response.content.read(_READ_BYTES):
-                data += chunk
-                await self._count(len(chunk))
-                if len(data) > max_bytes:
-                    raise self._error(path, f"is more than the {max_bytes} bytes it may be")
-            if length is not None and len(data) != length:
-                raise self._error(path, f"was cut after {len(data)} of {length} bytes")
-            return bytes(data)
+        if self._bulk is not None:
+            async with self._plainly(path):
+                return await self._bulk.document(path, max_bytes, self.traffic)
+        return await (await self.ordinary()).document(path, max_bytes)
 
     async def post(self, path: str, body: bytes, max_bytes: int) -> bytes:
         """What a host answers to a document; TransferError unless it takes it."""
-        async with self._request(path, {}, body) as response:
-            self._expect(response, path, {_OK})
-            data = await response.content.read(max_bytes + 1)
-            while len(data) <= max_bytes and (more := await response.content.read(_READ_BYTES)):
-                data += more
-            await self._count(len(data))
-            if len(data) > max_bytes:
-                raise self._error(path, f"is more than the {max_bytes} bytes it may be")
-            return data
+        return await (await self.ordinary()).post(path, body, max_bytes)
 
     async def whole(self, path: str, size_bytes: int) -> bytes:
         """A whole resource whose size is known."""
-        data = await self.document(path, size_bytes)
-        if len(data) != size_bytes:
-            raise self._error(path, f"has {len(data)} bytes, expected {size_bytes}")
-        return data
+        return await (await self.ordinary()).whole(path, size_bytes)
 
     async def ranges(
         self, path: str, wanted: Sequence[Span], *, or_whole: bool = False
-    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+    ) -> AsyncGenerator[list[Piece], None]:
         """The bytes of each half-open span, with its index; each once, in any order.
 
-        Several spans go into one request while the host plays along; when it does not, fewer, down
-        to one at a time.  From a host without ranges everything is read with ``or_whole``, else
-        that is an error with status 200.
+        They come some at a time.  From a host without ranges everything is read with ``or_whole``,
+        else that is an error with status 200.
         """
-        left = list(range(len(wanted)))
-        while left:
-            group = left[: self._fitting([wanted[index] for index in left[: self._most_ranges]])]
-            delivered: set[int] = set()
-            try:
-                spans = [wanted[index] for index in group]
-                async for place, data in self._request_spans(path, spans):
-                    delivered.add(group[place])
-                    yield group[place], data
-            except _RangesRefusedError as error:
-                if or_whole and error.status == _OK and len(group) == 1:
-                    async for place, data in self._from_whole(path, [wanted[n] for n in left]):
-                        yield left[place], data
-                    return
-                if len(group) == 1 or delivered:
-                    raise
-                self._most_ranges = max(1, len(group) // 2)
-            if delivered and len(delivered) < len(group):
-                # A host may answer some of the ranges only (RFC 9110, 14.2).
-                self._most_ranges = 1
-            left = [index for index in left if index not in delivered]
-
-    async def bunches(
-        self, path: str, wanted: Sequence[Span]
-    ) -> AsyncGenerator[list[tuple[int, memoryview | bytearray]], None]:
-        """As :meth:`ranges`, as many at a time as have come; pipelined if the host plays along."""
         left = dict.fromkeys(range(len(wanted)))
         if self._bulk is not None:
-            groups = self._groups(wanted)
-            async with aclosing(
-                self._plainly(self._bulk.ranges(path, groups, self.traffic))
-            ) as some:
-                async for pieces in some:
-                    for index, _ in pieces:
-                        del left[index]
-                    yield list[tuple[int, memoryview | bytearray]](pieces)
-        order = list(left)
-        async with aclosing(self.ranges(path, [wanted[index] for index in order])) as ranges:
-            async for place, data in ranges:
-                yield [(order[place], data)]
-
-    async def files(
-        self, paths: Sequence[str], sizes: Sequence[int]
-    ) -> AsyncGenerator[list[Piece], None]:
-        """Whole resources of known sizes, pipelined; those that the host just gives.
-
-        What does not come has to be asked for by :meth:`whole`, which tells why.
-        """
-        if self._bulk is not None:
-            plain = self._plainly(self._bulk.wholes(paths, sizes, self.traffic))
-            async with aclosing(plain) as some:
-                async for pieces in some:
-                    yield pieces
-
-    async def _plainly(
-        self, bulk: AsyncGenerator[list[Piece], None]
-    ) -> AsyncGenerator[list[Piece], None]:
-        """Pieces until the host gives no plain answer; TransferError if it takes too long."""
-        try:
-            async with aclosing(bulk):
-                async for pieces in bulk:
+            async with (
+                self._plainly(path),
+                aclosing(self._bulk.ranges(path, wanted, self.traffic)) as bunches,
+            ):
+                async for bunch in bunches:
                     self._strikes = 0
-                    yield pieces
-        except SlowError as error:
-            raise TransferError(f"{self.url} gave no answer, or a slow one") from error
-        except BulkError:
-            self._strikes += 1
-            if self._strikes >= _STRIKES and self._bulk is not None:
-                self._bulk.close()
-                self._bulk = None
+                    for index, _ in bunch:
+                        del left[index]
+                    yield bunch
+        if left:
+            order = list(left)
+            spans = [wanted[index] for index in order]
+            source = await self.ordinary()
+            async with aclosing(source.ranges(path, spans, or_whole=or_whole)) as pieces:
+                async for place, data in pieces:
+                    yield [(order[place], memoryview(data))]
 
-    def _groups(self, wanted: Sequence[Span]) -> list[Sequence[Span]]:
-        """Spans as requests that the host can be asked."""
-        groups, rest = list[Sequence[Span]](), list(wanted)
-        while rest:
-            count = self._fitting(rest[: self._most_ranges])
-            groups.append(rest[:count])
-            rest = rest[count:]
-        return groups
-
-    async def _from_whole(
-        self, path: str, spans: Sequence[Span]
-    ) -> AsyncGenerator[tuple[int, bytearray], None]:
-        """Ascending spans out of a whole resource; what lies between is read and dropped."""
-        async with self._request(path, {}) as response:
-            self._expect(response, path, {_OK})
-            position = 0
-            for index, (start, stop) in enumerate(spans):
-                await self._skip(response, path, start - position)
-                yield index, await self._read(response, path, stop - start)
-                position = stop
-
-    async def stretch(
-        self, path: str, spans: Sequence[Span]
-    ) -> AsyncGenerator[tuple[int, bytearray], None]:
+    async def stretch(self, path: str, spans: Sequence[Span]) -> AsyncGenerator[list[Piece], None]:
         """Adjoining spans in one request, each delivered as soon as it is complete.
 
         A host without ranges sends everything from the start; what is before is read and dropped.
         """
-        start, stop = spans[0][0], spans[-1][1]
-        headers = {"Range": f"bytes={start}-{stop - 1}"}
-        async with self._request(path, headers) as response:
-            self._expect(response, path, {_OK, _PARTIAL})
-            if response.status == _OK:
-                got = (0, response.content_length or stop)
-            else:
-                got = self._content_range(response.headers, path)
-            if got[0] > start or got[1] < stop or (got[0] < start and response.status == _PARTIAL):
-                raise self._error(path, f"sent bytes {got[0]} to {got[1] - 1}, not what was asked")
-            await self._skip(response, path, start - got[0])
-            for index, (begin, end) in enumerate(spans):
-                yield index, await self._read(response, path, end - begin)
+        done = 0
+        if self._bulk is not None:
+            async with (
+                self._plainly(path),
+                aclosing(self._bulk.stretch(path, spans, self.traffic)) as bunches,
+            ):
+                async for bunch in bunches:
+                    self._strikes = 0
+                    done += len(bunch)
+                    yield bunch
+        if done < len(spans):
+            source = await self.ordinary()
+            async with aclosing(source.stretch(path, spans[done:])) as pieces:
+                async for index, data in pieces:
+                    yield [(done + index, memoryview(data))]
 
-    async def _skip(self, response: aiohttp.ClientResponse, path: str, size_bytes: int) -> None:
-        while size_bytes:
-            size_bytes -= len(await self._read(response, path, min(size_bytes, _READ_BYTES)))
+    async def files(
+        self, paths: Sequence[str], sizes: Sequence[int]
+    ) -> AsyncGenerator[list[Piece], None]:
+        """Whole resources of known sizes, those that the host just gives.
+
+        What does not come has to be asked for by :meth:`whole`, which tells why.
+        """
+        if self._bulk is not None:
+            async with (
+                self._plainly(""),
+                aclosing(self._bulk.wholes(paths, sizes, self.traffic)) as bunches,
+            ):
+                async for bunch in bunches:
+                    self._strikes = 0
+                    yield bunch
 
     @staticmethod
-    def _fitting(spans: Sequence[Span]) -> int:
-        """How many of the spans one Range header can name; at least one."""
-        chars = len("bytes=")
-        for count, (start, stop) in enumerate(spans):
-            chars += len(f"{start}-{stop - 1},")
-            if count and chars > _RANGE_HEADER_CHARS:
-                return count
-        return len(spans)
-
-    # ----------------------------------------------------------------- ranges
-
-    async def _request_spans(
-        self, path: str, spans: Sequence[Span]
-    ) -> AsyncGenerator[tuple[int, bytearray], None]:
-        text = ",".join(f"{start}-{stop - 1}" for start, stop in spans)
-        async with self._request(path, {"Range": f"bytes={text}"}) as response:
-            if response.status in _RANGE_REFUSALS and not self._is_whole(response, spans):
-                raise _RangesRefusedError(
-                    f"{self._url(path)} answers {response.status} to a request for ranges",
-                    status=response.status,
-                )
-            self._expect(response, path, {_OK, _PARTIAL})
-            if response.content_type == "multipart/byteranges":
-                async for found in self._parts(response, path, spans):
-                    yield found
-                return
-            got = (
-                spans[0] if response.status == _OK else self._content_range(response.headers, path)
-            )
-            async for found in self._slices(response, path, got, dict(enumerate(spans))):
-                yield found
-            if await response.content.read(1):
-                raise self._error(path, "sent more bytes than it said")
-
-    def _is_whole(self, response: aiohttp.ClientResponse, spans: Sequence[Span]) -> bool:
-        """A host without ranges may still answer a request for all bytes."""
-        return (
-            response.status == _OK and len(spans) == 1 and spans[0] == (0, response.content_length)
-        )
-
-    def _content_range(self, headers: Mapping[str, str], path: str) -> Span:
-        text = headers.get("Content-Range", "")
-        match = _CONTENT_RANGE.fullmatch(text.strip())
-        if match is None or int(match[2]) < int(match[1]):
-            raise self._error(path, f"sent a part without a valid Content-Range ({text[:80]!r})")
-        return int(match[1]), int(match[2]) + 1
-
-    async def _parts(
-        self, response: aiohttp.ClientResponse, path: str, spans: Sequence[Span]
-    ) -> AsyncGenerator[tuple[int, bytearray], None]:
-        """The parts of a multipart/byteranges body (RFC 9110, 14.6), in any order."""
-        boundary = self._boundary(response, path)
-        left = dict(enumerate(spans))
-        while left:
-            line = await self._line(response, path)
-            if line == b"":
-                continue
-            if line != b"--" + boundary:
-                raise self._error(path, "sent a malformed multipart answer")
-            got = await self._part_range(response, path)
-            async for index, data in self._slices(response, path, got, left):
-                del left[index]
-                yield index, data
-        await self._finish(response)
-
-    async def _finish(self, response: aiohttp.ClientResponse) -> None:
-        """Read the last boundary: only a connection that was read to the end is used again."""
-        rest = 0
-        while rest <= _MAX_END_BYTES and (chunk := await response.content.read(_MAX_END_BYTES)):
-            rest += len(chunk)
-            await self._count(len(chunk))
-
-    def _boundary(self, response: aiohttp.ClientResponse, path: str) -> bytes:
-        match = re.search(
-            r'boundary="?([^";]{1,70})"?', response.headers.get("Content-Type", ""), re.IGNORECASE
-        )
-        if match is None:
-            raise self._error(path, "sent a multipart answer without a boundary")
-        return match[1].encode()
-
-    async def _line(self, response: aiohttp.ClientResponse, path: str) -> bytes:
-        try:
-            line = await response.content.readline()
-        except (ValueError, HttpProcessingError) as error:
-            raise self._error(path, "sent an endless header line") from error
-        if not line.endswith(b"\n"):
-            raise self._error(path, "was cut in the middle of a multipart answer")
-        await self._count(len(line))
-        return line.rstrip(b"\r\n")
-
-    async def _part_range(self, response: aiohttp.ClientResponse, path: str) -> Span:
-        found: dict[str, str] = {}
-        for _ in range(_MAX_PART_HEADERS):
-            line = await self._line(response, path)
-            if not line:
-                return self._content_range(found, path)
-            name, _, value = line.decode("latin-1").partition(":")
-            found[name.strip().title()] = value.strip()
-        raise self._error(path, "sent too many headers in a part")
-
-    async def _slices(
-        self, response: aiohttp.ClientResponse, path: str, got: Span, left: dict[int, Span]
-    ) -> AsyncGenerator[tuple[int, bytearray], None]:
-        """The wanted spans inside one part; a host may have joined neighbours."""
-        inside = sorted(
-            (span, index)
-            for index, span in left.items()
-            if got[0] <= span[0] and span[1] <= got[1]
-        )
-        first, last = min(left.values())[0], max(left.values(), key=lambda span: span[1])[1]
-        if not inside or got[0] < first or got[1] > last:
-            raise self._error(
-                path, f"sent bytes {got[0]} to {got[1] - 1}, which were not asked for"
-            )
-        position = got[0]
-        for (start, stop), index in inside:
-            if start < position:
-                raise self._error(path, "sent overlapping parts")
-            await self._skip(response, path, start - position)
-            yield index, await self._read(response, path, stop - start)
-            position = stop
-        await self._skip(response, path, got[1] - position)
-
-    async def _read(
-        self, response: aiohttp.ClientResponse, path: str, size_bytes: int
-    ) -> bytearray:
-        data = bytearray()
-        while len(data) < size_bytes:
-            chunk = await response.content.read(min(size_bytes - len(data), _READ_BYTES))
-            if not chunk:
-                raise self._error(path, f"was cut after {len(data)} of {size_bytes} bytes")
-            data += chunk
-            await self._count(len(chunk))
-        return data
-
-    async def _count(self, size_bytes: int) -> None:
-        self.traffic.received_bytes += size_bytes
-        self._floor.brought(size_bytes)
-        if pause_s := self.limiter.book(size_bytes):
-            self._floor.pause(pause_s)
-            await asyncio.sleep(pause_s)
-
-    # ----------------------------------------------------------------- one request
+    def _is_final(error: RefusedError, path: str) -> bool:
+        """Whether asking again cannot help, or must not: of many files (no path) one may lack."""
+        if error.status in _MISSING:
+            return bool(path)
+        return error.status >= HTTPStatus.BAD_REQUEST and error.status not in _FORMAL
 
     @asynccontextmanager
-    async def _request(
-        self, path: str, headers: dict[str, str], body: bytes | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a GET, or a POST of ``body``; follow allowed redirects, translate foreign errors.
+    async def _plainly(self, path: str) -> AsyncIterator[None]:
+        """Leave the body quietly when the host gave no plain answer.
 
-        Errors of the answer's body, too.
+        TransferError if it was too slow, or has not got what was asked for.
         """
-        if self._session is None:
-            raise self._error(path, "was asked for before the source was opened")
-        url = self._url(path)
         try:
             async with self._floor.held():
-                response = await self._follow(url, headers, body)
-                try:
-                    yield response
-                finally:
-                    # Reading to the end frees the connection for the next request; a body that was
-                    # given up half way closes it.
-                    response.release() if response.content.at_eof() else response.close()
+                yield
         except TimeoutError as error:
-            rate, window_s = self._floor.rate_bytes_s, self._floor.window_s
-            text = f"gave no answer, or less than {rate:,.0f} bytes a second for {window_s:g} s"
-            raise self._error(path, text) from error
-        except aiohttp.ClientPayloadError as error:
-            text = f"was cut, or is malformed ({_first_line(_reason(error))})"
-            raise self._error(path, text) from error
-        except aiohttp.ClientResponseError as error:
-            text = f"is answered by what is no HTTP answer ({_first_line(error.message)})"
-            raise self._error(path, text) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._error(path, f"cannot be reached ({_reason(error)})") from error
-
-    async def _follow(
-        self, url: str, headers: dict[str, str], body: bytes | None
-    ) -> aiohttp.ClientResponse:
-        session = self._session
-        if session is None:
-            raise self._error(url, "was asked for before the source was opened")
-        for _ in range(_MAX_REDIRECTS + 1):
-            self.traffic.requests += 1
-            response = await session.request(
-                "GET" if body is None else "POST",
-                URL(url, encoded=True),
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-            )
-            if response.status not in _REDIRECTS:
-                return response
-            location = urljoin(url, response.headers.get("Location", ""))
-            response.close()
-            self._check_redirect(url, location)
-            url = location
-        message = f"{url}: more than {_MAX_REDIRECTS} redirects"
-        raise TransferError(message)
-
-    def _check_redirect(self, url: str, location: str) -> None:
-        here, there = urlsplit(self.url), urlsplit(location)
-        allowed = {here.netloc, *self.options.allow_redirect}
-        downgraded = here.scheme == "https" and there.scheme != "https"
-        known = there.netloc in allowed or (there.hostname or "") in allowed
-        if known and there.scheme in {"http", "https"} and not downgraded:
-            return
-        message = f"{url} redirects to {location[:200]}, which is another host"
-        raise RedirectError(message, hint=f"Allow it with --allow-redirect {there.hostname}.")
-
-    def _url(self, path: str) -> str:
-        return f"{self.url.rstrip('/')}/{quote(path)}"
-
-    def _error(self, path: str, problem: str) -> TransferError:
-        return TransferError(f"{self._url(path)} {problem}")
-
-    def _expect(self, response: aiohttp.ClientResponse, path: str, statuses: set[int]) -> None:
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if response.status in statuses and encoding == "identity":
-            return
-        if response.status in statuses:
-            raise self._error(
-                path, f"is sent compressed ({encoding[:40]}), which was not asked for"
-            )
-        raise TransferError(
-            f"{self._url(path)} answers {response.status} {response.reason or ''}".rstrip(),
-            status=response.status,
-            retry_after_s=_retry_after_s(response.headers.get("Retry-After")),
-        )
-
-
-def _agent() -> str:
-    return f"bucketsync/{version('bucketsync')}"
-
-
-class RedirectError(TransferError):
-    """The host sends us to another one, which the user did not allow; asking again is no use."""
-
-    exit_code = ExitCode.REFUSED
-
-
-class _RangesRefusedError(TransferError):
-    """The host does not do (so many) ranges."""
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return error.os_error.strerror or str(error.os_error)
-    return str(error) or type(error).__name__
-
-
-def _first_line(text: str) -> str:
-    """As much of a foreign message as a person reads; it may quote what a host sent."""
-    return text.partition("\n")[0][:200]
-
-
-def _retry_after_s(text: str | None) -> float | None:
-    """Seconds from a Retry-After header, a number or a date; at most five minutes."""
-    if text is None:
-        return None
-    if text.strip().isdigit():
-        return min(float(text), _MAX_RETRY_AFTER_S)
-    try:
-        when = email.utils.parsedate_to_datetime(text).timestamp()
-    except ValueError:
-        return None
-    return min(max(when - time.time(), 0.0), _MAX_RETRY_AFTER_S)
+            message = f"{address(self.url, path)} {self._floor.complaint}"
+            raise TransferError(message) from error
+        except BulkError as error:
+            if isinstance(error, RefusedError) and self._is_final(error, path):
+                raise TransferError(
+                    f"{address(self.url, error.path)} {error}",
+                    status=error.status,
+                    retry_after_s=retry_after_s(error.retry_after),
+                ) from error
+            self._strikes += 1
+            if self._strikes >= _STRIKES and self._bulk is not None:
+                self._bulk.close()
+                self._bulk = None

@@ -30,7 +30,7 @@ from server.repository import Repository
 from syncclient.hosts import Hosts
 from syncclient.places import Places
 from syncclient.rowfiles import RowFiles, row_file
-from syncclient.sources.http import HttpOptions
+from syncclient.sources.host import HttpOptions
 from syncclient.state import State
 from tests.support.rawhost import raw_host
 

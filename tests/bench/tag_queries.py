@@ -46,7 +46,7 @@ from syncclient.hosts import Hosts
 from syncclient.output import Output
 from syncclient.searching import HostedFrames, Searcher, date_of
 from syncclient.searching import Question as Search
-from syncclient.sources.http import HttpOptions
+from syncclient.sources.host import HttpOptions
 from tests.bench.tag_posts import Shape, make, shards
 from tests.bench.tag_scans import Question, questions, scan_with_duckdb, scan_with_python
 from tests.support.commands import client, serving

@@ -17,7 +17,8 @@ import pytest
 from manifests.columns import CHUNK_BYTES
 from manifests.errors import TransferError
 from syncclient.cachedobject import object_path
-from syncclient.sources.http import HttpOptions, HttpSource
+from syncclient.sources.host import HttpOptions
+from syncclient.sources.http import HttpSource
 from tests.support.client import bucketsync, contents
 from tests.support.host import running_host
 from tests.support.nginx import running_nginx, shown_servers
@@ -171,11 +172,17 @@ async def test_what_is_not_there_is_missing(site: Site, path: str) -> None:
 
 
 async def test_loose_files_come_whole(site: Site) -> None:
+    entries = ((1, "png"), (2, "jpg"), (31, "txt"), (200, "jpg"))
+    paths = [f"files/y1/{LAYOUT.entry_path('original', *entry)}" for entry in entries]
+    expected = [site.bytes_of(path) for path in paths]
+    found: dict[int, bytes] = {}
     async with site.source() as source:
-        for number, extension in ((1, "png"), (2, "jpg"), (31, "txt"), (200, "jpg")):
-            path = f"files/y1/{LAYOUT.entry_path('original', number, extension)}"
-            expected = site.bytes_of(path)
-            assert await source.whole(path, len(expected)) == expected
+        for path, data in zip(paths, expected, strict=True):
+            assert await source.whole(path, len(data)) == data
+        async with aclosing(source.files(paths, [len(data) for data in expected])) as bunches:
+            async for bunch in bunches:
+                found |= {index: bytes(piece) for index, piece in bunch}
+    assert found == dict(enumerate(expected))
 
 
 @pytest.mark.parametrize("step", [1, 37, 997])
@@ -188,17 +195,18 @@ async def test_ranges_of_an_object_are_its_bytes(site: Site, step: int) -> None:
         site.source() as source,
         aclosing(source.ranges(path, wanted, or_whole=True)) as ranges,
     ):
-        async for index, piece in ranges:
-            assert index not in found
-            found[index] = bytes(piece)
+        async for bunch in ranges:
+            for index, piece in bunch:
+                assert index not in found
+                found[index] = bytes(piece)
     assert found == {n: data[start:stop] for n, (start, stop) in enumerate(wanted)}
 
 
 async def test_a_large_file_comes_in_stretches(site: Site) -> None:
     path = "files/y1/original/0007/7.mp4"
     spans = [(CHUNK_BYTES, 2 * CHUNK_BYTES), (2 * CHUNK_BYTES, len(LARGE))]
-    async with site.source() as source:
-        found = [(index, bytes(data)) async for index, data in source.stretch(path, spans)]
+    async with site.source() as source, aclosing(source.stretch(path, spans)) as bunches:
+        found = [(index, bytes(data)) async for bunch in bunches for index, data in bunch]
     assert found == [(index, LARGE[start:stop]) for index, (start, stop) in enumerate(spans)]
 
 

@@ -278,7 +278,8 @@ class RawHost:
             with self._logged:
                 exchange.sent_bytes += count
                 self._logged.notify_all()
-        return answer.cut_after is None and answer.raw is None
+        hangs_up = answer.headers.get("Connection") == "close"
+        return answer.cut_after is None and answer.raw is None and not hangs_up
 
     def _answer(self, request: Request) -> Answer:
         return self.script(request, self.honestly(request))
@@ -375,6 +376,16 @@ def times(count: int, script: Script) -> Script:
             return bent
 
     return some
+
+
+def once(script: Script, then: Script) -> Script:
+    """A script for the first answer, and another one for all that follow."""
+    first = threading.Lock()
+
+    def either(request: Request, answer: Answer) -> Answer:
+        return (script if first.acquire(blocking=False) else then)(request, answer)
+
+    return either
 
 
 def refuse(status: int, **headers: str) -> Script:

@@ -17,7 +17,7 @@ from manifests.framedref import FramedRef
 from syncclient.cachedobject import object_path
 from syncclient.framed import CachedFramed
 from syncclient.hosts import Hosts
-from syncclient.sources.http import HttpOptions
+from syncclient.sources.host import HttpOptions
 from tests.support.rawhost import Ranges, RawHost, Script, flip, for_paths, honest, raw_host, times
 
 KIND = "test"

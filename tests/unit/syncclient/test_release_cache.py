@@ -18,7 +18,7 @@ from syncclient.cachedobject import object_path
 from syncclient.hosts import Hosts
 from syncclient.release import ReleaseView
 from syncclient.selection import Selection
-from syncclient.sources.http import HttpOptions
+from syncclient.sources.host import HttpOptions
 from tests.support.rawhost import Ranges, RawHost, Script, flip, for_paths, honest, raw_host, times
 from tests.support.releases import LAYOUT, Publisher, make_publisher, random_files
 

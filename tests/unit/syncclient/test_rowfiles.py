@@ -18,7 +18,7 @@ from syncclient.hosts import Hosts
 from syncclient.release import ReleaseView
 from syncclient.rowfiles import RowFile, selected_post_ids, wanted_rows
 from syncclient.selection import Selection
-from syncclient.sources.http import HttpOptions
+from syncclient.sources.host import HttpOptions
 from tests.support.rawhost import raw_host
 from tests.support.releases import Publisher, make_publisher, random_files
 

@@ -18,7 +18,7 @@ import pytest
 
 from manifests.errors import StoreError, SyncError, TransferError
 from syncclient.fetch import Batch, Outcome
-from syncclient.sources.http import HttpOptions
+from syncclient.sources.host import HttpOptions
 from syncclient.sources.limits import TokenBucket
 from syncclient.worker import ProcessWorker, Worker, WorkerSetup, open_workers
 from tests.support.batches import bucket_batch
@@ -151,7 +151,7 @@ def test_a_process_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
     for name in ("pickle", "asyncio", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a release took over')")
     code = (
-        "import asyncio; from syncclient.worker import *; from syncclient.sources.http import *\n"
+        "import asyncio; from syncclient.worker import *; from syncclient.sources.host import *\n"
         "async def main():\n"
         "    worker = await ProcessWorker.start(\n"
         "        WorkerSetup(run='r', urls=(), options=HttpOptions()), 0.0)\n"

@@ -1,0 +1,91 @@
+"""What is known of a host and of what goes over the wire, however it is asked."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+from urllib.parse import quote
+
+from manifests.errors import ExitCode, TransferError
+
+# Bytes ``start <= n < stop`` of a resource.
+Span = tuple[int, int]
+
+# nginx 1.22 refuses a Range header over about 8 KB.
+_RANGE_HEADER_CHARS: Final = 3800
+MAX_RANGES: Final = 128
+# The longest that a busy host may make us wait at a time.
+_MAX_RETRY_AFTER_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpOptions:
+    """How to talk to hosts; plain values, so that worker processes can be given them."""
+
+    timeout_s: float = 30.0
+    connections: int = 4
+    bwlimit: int = 0
+    min_rate: int = 1000
+    allow_redirect: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What went over the wire, headers not counted."""
+
+    received_bytes: int = 0
+    requests: int = 0
+
+    def take(self) -> Traffic:
+        """What came since the last call, counted once however many batches shared the source."""
+        taken = Traffic(self.received_bytes, self.requests)
+        self.received_bytes = self.requests = 0
+        return taken
+
+
+class RedirectError(TransferError):
+    """The host sends us to another one, which the user did not allow; asking again is no use."""
+
+    exit_code = ExitCode.REFUSED
+
+
+def user_agent() -> str:
+    """What hosts are told of us."""
+    return f"bucketsync/{version('bucketsync')}"
+
+
+def address(url: str, path: str) -> str:
+    """The address of a resource below the URL of a host."""
+    return f"{url.rstrip('/')}/{quote(path)}"
+
+
+def retry_after_s(text: str | None) -> float | None:
+    """Seconds from a Retry-After header, a number or a date; at most five minutes."""
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return min(float(text), _MAX_RETRY_AFTER_S)
+    try:
+        when = email.utils.parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+    return min(max(when - time.time(), 0.0), _MAX_RETRY_AFTER_S)
+
+
+def range_header(spans: Sequence[Span]) -> str:
+    """The value of a Range header that asks for some spans."""
+    return "bytes=" + ",".join([f"{start}-{stop - 1}" for start, stop in spans])
+
+
+def fitting(spans: Sequence[Span]) -> int:
+    """How many of the spans one Range header can name; at least one."""
+    chars = len("bytes=")
+    for count, (start, stop) in enumerate(spans[:MAX_RANGES]):
+        chars += len(f"{start}-{stop - 1},")
+        if count and chars > _RANGE_HEADER_CHARS:
+            return count
+    return min(len(spans), MAX_RANGES)
