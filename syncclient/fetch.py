@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,11 +29,14 @@ from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.sources.bulk import Piece
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
-from syncclient.store import Aside, Store
+from syncclient.store import Aside, PlaceBytes, Store
 from syncclient.tree import FileStat, hash_open, open_regular
 
 # Bytes held in memory for one range; also the largest file that is fetched in one go.
 RANGE_BYTES = CHUNK_BYTES
+# What all batches under way in a process may hold together, and one of them at the most.
+_ROOM_BYTES = 48 * 2**20
+_MOST_HELD_BYTES = 4 * RANGE_BYTES
 # Chunks of a large file that one request asks for.
 _CHUNKS_A_REQUEST = 8
 _LOOSE_AT_ONCE = 8
@@ -149,11 +152,36 @@ class _Range:
     data: bytes | bytearray | memoryview = b""
 
 
+class Room:
+    """Memory that batches share: one that needs more than is free waits, but one always runs."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._most_bytes = size_bytes
+        self._taken_bytes = 0
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def taken(self, size_bytes: int) -> AsyncIterator[None]:
+        """Hold so many bytes; the batches that wait are let in in no order."""
+        async with self._freed:
+            await self._freed.wait_for(
+                lambda: not self._taken_bytes or self._taken_bytes + size_bytes <= self._most_bytes
+            )
+            self._taken_bytes += size_bytes
+        try:
+            yield
+        finally:
+            self._taken_bytes -= size_bytes
+            async with self._freed:
+                self._freed.notify_all()
+
+
 class Runner:
     """Runs batches, several at a time; made once a process.  Enter it, then call :meth:`run`."""
 
     def __init__(self, run: str) -> None:
         self._run = run
+        self._room = Room(_ROOM_BYTES)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._stores: dict[str, Store] = {}
 
@@ -210,6 +238,13 @@ class Runner:
     async def _from_host(
         self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
     ) -> None:
+        wanted_bytes = sum(batch.sizes[row] for row in rows)
+        async with self._room.taken(min(wanted_bytes, _MOST_HELD_BYTES)):
+            await self._ask(batch, rows, source, outcome)
+
+    async def _ask(
+        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
+    ) -> None:
         if batch.large:
             try:
                 await _LargeFile(self, batch, source, outcome).fetch()
@@ -261,9 +296,9 @@ class Runner:
         """Check and write files, each a row of the batch and its bytes."""
 
         def work() -> None:
-            store = self.store(batch.root)
-            for row, data in files:
-                _place_checked(store, batch, row, data, outcome)
+            with self.store(batch.root).placing(batch.folder) as place:
+                for row, data in files:
+                    _place_checked(place, batch, row, data, outcome)
 
         await self.on_disk(work)
 
@@ -323,25 +358,22 @@ def _files_of(batch: Batch, ranges: Sequence[_Range]) -> Iterator[tuple[int, mem
 
 
 def _place_checked(
-    store: Store, batch: Batch, row: int, data: memoryview, outcome: Outcome
+    place: PlaceBytes, batch: Batch, row: int, data: memoryview, outcome: Outcome
 ) -> None:
-    if digest_bytes(data) != batch.digests[row]:
+    digest = batch.digests[row]
+    if digest_bytes(data) != digest:
         text = f"{batch.urls[row]}: the bytes that came do not have the BLAKE3 of the manifest"
         outcome.problems.append(Problem(row=row, text=text))
         return
-    _place_bytes(store, batch, row, data, outcome)
+    _place_bytes(place, batch, row, data, outcome)
 
 
-def _place_bytes(store: Store, batch: Batch, row: int, data: memoryview, outcome: Outcome) -> None:
+def _place_bytes(
+    place: PlaceBytes, batch: Batch, row: int, data: memoryview, outcome: Outcome
+) -> None:
     """Give verified bytes their name."""
-    aside = store.place_bytes(
-        batch.folder,
-        batch.names[row],
-        data,
-        batch.digests[row],
-        batch.mtime_ns,
-        batch.replaces[row],
-    )
+    digest = batch.digests[row]
+    aside = place(batch.names[row], data, digest, batch.mtime_ns, batch.replaces[row])
     if aside is not None:
         outcome.asides.append(aside)
     outcome.done.append(row)
@@ -349,12 +381,16 @@ def _place_bytes(store: Store, batch: Batch, row: int, data: memoryview, outcome
 
 def _from_trees(runner: Runner, batch: Batch, outcome: Outcome) -> list[int]:
     """Take what other trees on this machine hold; the rows that none of them has."""
-    take = _from_memory if batch.in_memory else _from_tree
-    return [
-        row
-        for row in range(len(batch.names))
-        if not any(take(runner, batch, row, folder, outcome) for folder in batch.locals)
-    ]
+    with ExitStack() as stack:
+        take = _from_tree
+        if batch.in_memory:
+            placing = runner.store(batch.root).placing(batch.folder)
+            take = partial(_from_memory, stack.enter_context(placing))
+        return [
+            row
+            for row in range(len(batch.names))
+            if not any(take(runner, batch, row, folder, outcome) for folder in batch.locals)
+        ]
 
 
 def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Outcome) -> bool:
@@ -394,7 +430,9 @@ def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Out
     return False
 
 
-def _from_memory(runner: Runner, batch: Batch, row: int, folder: str, outcome: Outcome) -> bool:
+def _from_memory(  # noqa: PLR0913 (a file of a batch, from where it is to where it goes)
+    place: PlaceBytes, runner: Runner, batch: Batch, row: int, folder: str, outcome: Outcome
+) -> bool:
     """Take a file of our own staging in memory: read once, and written once."""
     if batch.large:
         return _from_tree(runner, batch, row, folder, outcome)
@@ -409,7 +447,7 @@ def _from_memory(runner: Runner, batch: Batch, row: int, folder: str, outcome: O
         os.close(fd)
     if digest_bytes(data) != batch.digests[row]:
         return False
-    _place_bytes(runner.store(batch.root), batch, row, data, outcome)
+    _place_bytes(place, batch, row, data, outcome)
     outcome.peer_bytes += batch.sizes[row]
     return True
 

@@ -24,15 +24,17 @@ import shutil
 import stat
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from manifests.errors import ExitCode, StoreError
 from manifests.paths import PRIVATE_FOLDER
 from syncclient.tree import (
+    OPEN_FOLDER,
     FileStat,
     copy_bytes,
     hash_open,
@@ -59,6 +61,10 @@ class Aside:
 
     path: str
     moved_to: str
+
+
+# Name, verified bytes, digest, mtime, and what may be replaced; what was moved aside.
+PlaceBytes = Callable[[str, bytes | memoryview, bytes, int, FileStat | None], Aside | None]
 
 
 def sync_file_system(folder: Path) -> None:
@@ -138,10 +144,22 @@ class Store:
         fd = self._folders.pop(parts, -1)
         if fd < 0:
             fd = self._open_folder(parts)
-            if len(self._folders) >= _OPEN_FOLDERS:
-                os.close(self._folders.popitem(last=False)[1])
+        return self._keep_open(parts, fd)
+
+    def _keep_open(self, parts: tuple[str, ...], fd: int) -> int:
+        if len(self._folders) >= _OPEN_FOLDERS:
+            os.close(self._folders.popitem(last=False)[1])
         self._folders[parts] = fd
         return fd
+
+    def _is_there(self, parts: tuple[str, ...]) -> bool:
+        """Whether there is such a folder."""
+        if parts not in self._folders:
+            try:
+                self._keep_open(parts, open_below(self._root_fd, parts))
+            except FileNotFoundError:
+                return False
+        return True
 
     def remove_folder_if_empty(self, parts: tuple[str, ...]) -> None:
         """Remove a folder that a deletion emptied; one with anything in it stays."""
@@ -221,6 +239,61 @@ class Store:
             os.unlink(name, dir_fd=self._staging_fd)
 
     # ----------------------------------------------------------------- placing
+
+    @contextmanager
+    def placing(self, folder: tuple[str, ...]) -> Iterator[PlaceBytes]:
+        """A way to place files of one folder, as :meth:`place_bytes` does.
+
+        A folder that is not there yet is filled in staging and then named, with all files in it:
+        that spares each file a name of its own until then.  They are visible at the end of the
+        context, also if it ends by an error.
+        """
+        with _translated(self.root / Path(*folder)):
+            if self._is_there(folder):
+                fresh = None
+            else:
+                fresh = _NewFolder(self._staging_fd, self._new_name())
+        if fresh is None:
+            yield partial(self.place_bytes, folder)
+            return
+        try:
+            yield partial(self._place_in, fresh, folder)
+        finally:
+            with _translated(self.root / Path(*folder)):
+                self._name_folder(fresh, folder)
+
+    def _place_in(  # noqa: PLR0913 (as place_bytes)
+        self,
+        fresh: _NewFolder,
+        folder: tuple[str, ...],
+        name: str,
+        data: bytes | memoryview,
+        digest: bytes,
+        mtime_ns: int,
+        replaces: FileStat | None,  # noqa: ARG002 (there is nothing in a new folder)
+    ) -> None:
+        try:
+            fresh.write(name, data, mtime_ns)
+        except OSError as error:
+            raise _store_error(error, self.root / Path(*folder) / name) from error
+        fresh.digests[name] = digest
+
+    def _name_folder(self, fresh: _NewFolder, folder: tuple[str, ...]) -> None:
+        """Give a folder its name; if somebody took it meanwhile, each file its own."""
+        if not fresh.digests:
+            fresh.drop()
+            return
+        try:
+            parent = self.folder(folder[:-1])
+            _rename_noreplace(fresh.name, self._staging_fd, folder[-1], parent)
+        except FileExistsError:
+            for name, digest in fresh.digests.items():
+                staged = self._new_name()
+                os.rename(name, staged, src_dir_fd=fresh.fd, dst_dir_fd=self._staging_fd)
+                self._name(staged, folder, name, digest, None)
+            fresh.drop()
+        else:
+            self._keep_open(folder, fresh.fd)
 
     def place_bytes(  # noqa: PLR0913 (a file is its folder, name, bytes, mtime and what it replaces)
         self,
@@ -461,6 +534,34 @@ def _is_ours_alone(fd: int) -> bool:
     """Whether an open file is a regular one with no other name."""
     info = os.fstat(fd)
     return stat.S_ISREG(info.st_mode) and info.st_nlink == 1
+
+
+class _NewFolder:
+    """A folder in staging that will be moved into the tree; ``digests`` are those of its files."""
+
+    def __init__(self, staging_fd: int, name: str) -> None:
+        os.mkdir(name, dir_fd=staging_fd)
+        self.name = name
+        self.fd = os.open(name, OPEN_FOLDER, dir_fd=staging_fd)
+        self.digests: dict[str, bytes] = {}
+        self._staging_fd = staging_fd
+
+    def write(self, name: str, data: bytes | memoryview, mtime_ns: int) -> None:
+        """Make one file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o666, dir_fd=self.fd)
+        try:
+            _fill(fd, data, mtime_ns)
+        except BaseException:
+            os.unlink(name, dir_fd=self.fd)
+            raise
+        finally:
+            os.close(fd)
+
+    def drop(self) -> None:
+        """Take the empty folder away."""
+        os.close(self.fd)
+        os.rmdir(self.name, dir_fd=self._staging_fd)
 
 
 def _stat_at(name: str, dir_fd: int) -> FileStat | None:

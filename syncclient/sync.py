@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -81,8 +82,11 @@ class Sync:
             return
         session, report = self._session, self.report
         session.listen(Phase(name="transfer", total_files=files, total_bytes=size_bytes))
-        setup = WorkerSetup(run=session.run, urls=session.hosts.urls, options=session.options)
         processes = _processes(files, size_bytes, session.transport.jobs)
+        # Each worker has its share of the connections.
+        connections = max(1, session.options.connections // max(1, processes))
+        options = replace(session.options, connections=connections)
+        setup = WorkerSetup(run=session.run, urls=session.hosts.urls, options=options)
 
         def take(batch: Batch, outcome: Outcome) -> None:
             self._take_outcome(batch, outcome, journal)
@@ -94,7 +98,7 @@ class Sync:
                 session.hosts.urls,
                 workers,
                 Patience(
-                    connections=max(1, session.transport.connections // max(1, processes)),
+                    connections=connections,
                     retries=session.transport.retries,
                 ),
                 take,

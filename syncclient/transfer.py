@@ -34,6 +34,9 @@ _SLOW_S = 3.0
 _SLOW_FACTOR = 3.0
 _LATE_CHECK_S = 1.0
 NAMED_FAILURES = 1000
+# Batches under way for each connection: one is placed, one comes, the others are asked for.
+# A far host needs more of them than a near one when buckets are small.
+_BATCHES_A_CONNECTION = 8
 _RESUME_HINT = "What was fetched stays; run the same command again to go on."
 # Wrong bytes of a file from the last host that has it: once may be the line, twice is the host.
 _TRIES_FOR_BYTES = 2
@@ -54,6 +57,7 @@ class Job:
     lacks: frozenset[int] = frozenset()
     finished: bool = False
     running: dict[int, float] = field(default_factory=dict)
+    attempts: set[asyncio.Future[Outcome]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ OnOutcome = Callable[[Batch, Outcome], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Requests at once of each worker to each host; failures in a row until it is given up."""
+    """Connections of each worker to each host; failures in a row until it is given up."""
 
     connections: int
     retries: int
@@ -120,7 +124,7 @@ class Transfer:
         """
         slots = [
             (worker, host)
-            for _ in range(self._patience.connections)
+            for _ in range(_BATCHES_A_CONNECTION * self._patience.connections)
             for worker in self._workers
             for host in range(len(self._health))
         ]
@@ -211,22 +215,19 @@ class Transfer:
     async def _attempt(self, worker: Worker, host: int, job: Job) -> None:
         started_s = time.monotonic()
         running = asyncio.ensure_future(worker.run(job.batch, None if self._offline else host))
-        finished_elsewhere = asyncio.ensure_future(self._finished(job))
+        job.attempts.add(running)
         outcome = None
         try:
-            await asyncio.wait({running, finished_elsewhere}, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                outcome = running.result()
-                self._durations.append(time.monotonic() - started_s)
+            outcome = await running
+            self._durations.append(time.monotonic() - started_s)
+        except asyncio.CancelledError:
+            # Another host was first, unless it is this slot that is to end.
+            task = asyncio.current_task()
+            if not job.finished or (task is not None and task.cancelling()):
+                raise
         finally:
-            for task in (running, finished_elsewhere):
-                task.cancel()
-            await asyncio.gather(running, finished_elsewhere, return_exceptions=True)
+            job.attempts.discard(running)
         await self._settle(host, job, outcome)
-
-    async def _finished(self, job: Job) -> None:
-        async with self._change:
-            await self._change.wait_for(lambda: job.finished)
 
     async def _settle(self, host: int, job: Job, outcome: Outcome | None) -> None:
         """Take the result of one attempt, None for one that another host overtook."""
@@ -255,6 +256,8 @@ class Transfer:
             job.avoid |= {host}
         else:
             job.finished = True
+            for overtaken in job.attempts:
+                overtaken.cancel()
             self._follow_up(host, job, outcome)
 
     def _located(self, host: int, job: Job, problem: Problem) -> Problem:

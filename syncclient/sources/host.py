@@ -6,7 +6,6 @@ import email.utils
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Final
 from urllib.parse import quote
 
@@ -55,6 +54,8 @@ class RedirectError(TransferError):
 
 def user_agent() -> str:
     """What hosts are told of us."""
+    from importlib.metadata import version  # noqa: PLC0415 (0.03 s)
+
     return f"bucketsync/{version('bucketsync')}"
 
 
