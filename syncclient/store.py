@@ -50,8 +50,6 @@ _AT_FDCWD = -100
 _OPEN_FOLDERS = 128
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}
-# What open says of O_TMPFILE where the file system, or an old kernel, does not have it.
-_NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL}
 _NO_SUPPORT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -105,8 +103,6 @@ class Store:
         self._root_fd = -1
         self._staging_fd = -1
         self._folders: OrderedDict[tuple[str, ...], int] = OrderedDict()
-        # Whether files can be made without a name and get one by /proc; false once it failed.
-        self._has_unnamed = hasattr(os, "O_TMPFILE") and Path("/proc/self/fd").is_dir()
 
     def __enter__(self) -> Self:
         """Open the place and its staging folder, made if missing."""
@@ -273,7 +269,7 @@ class Store:
         replaces: FileStat | None,  # noqa: ARG002 (there is nothing in a new folder)
     ) -> None:
         try:
-            fresh.write(name, data, mtime_ns)
+            _write_new(name, fresh.fd, data, mtime_ns)
         except OSError as error:
             raise _store_error(error, self.root / Path(*folder) / name) from error
         fresh.digests[name] = digest
@@ -304,63 +300,13 @@ class Store:
         mtime_ns: int,
         replaces: FileStat | None,
     ) -> Aside | None:
-        """Give verified bytes their final name; see :meth:`place_staged` for ``replaces``.
-
-        Where nothing is to be replaced the file has no name at all before it gets its final one
-        (O_TMPFILE): that is a step of the folder less than a rename, and needs no room in staging.
-        """
+        """Give verified bytes their final name; see :meth:`place_staged` for ``replaces``."""
         try:
-            fd = self._open_unnamed(folder) if replaces is None else -1
-            if fd >= 0:
-                return self._link_unnamed(fd, folder, name, data, digest, mtime_ns)
             staged = self._new_name()
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(staged, flags, 0o666, dir_fd=self._staging_fd)
-            try:
-                _fill(fd, data, mtime_ns)
-            except BaseException:
-                os.unlink(staged, dir_fd=self._staging_fd)
-                raise
-            finally:
-                os.close(fd)
+            _write_new(staged, self._staging_fd, data, mtime_ns)
             return self._name(staged, folder, name, digest, replaces)
         except OSError as error:
             raise _store_error(error, self.root / Path(*folder) / name) from error
-
-    def _open_unnamed(self, folder: tuple[str, ...]) -> int:
-        """A file without a name on the file system of a folder; -1 if that has none."""
-        if not self._has_unnamed:
-            return -1
-        flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
-        try:
-            return os.open(".", flags, 0o666, dir_fd=self.folder(folder))
-        except OSError as error:
-            if error.errno not in _NO_UNNAMED:
-                raise
-            self._has_unnamed = False
-            return -1
-
-    def _link_unnamed(  # noqa: PLR0913
-        self,
-        fd: int,
-        folder: tuple[str, ...],
-        name: str,
-        data: bytes | memoryview,
-        digest: bytes,
-        mtime_ns: int,
-    ) -> Aside | None:
-        try:
-            _fill(fd, data, mtime_ns)
-            source, target = f"/proc/self/fd/{fd}", self.folder(folder)
-            try:
-                os.link(source, name, dst_dir_fd=target, follow_symlinks=True)
-            except FileExistsError:
-                staged = self._new_name()
-                os.link(source, staged, dst_dir_fd=self._staging_fd, follow_symlinks=True)
-                return self._name_where_taken(staged, folder, name, digest)
-        finally:
-            os.close(fd)
-        return None
 
     def place_staged(  # noqa: PLR0913
         self,
@@ -546,18 +492,6 @@ class _NewFolder:
         self.digests: dict[str, bytes] = {}
         self._staging_fd = staging_fd
 
-    def write(self, name: str, data: bytes | memoryview, mtime_ns: int) -> None:
-        """Make one file."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(name, flags, 0o666, dir_fd=self.fd)
-        try:
-            _fill(fd, data, mtime_ns)
-        except BaseException:
-            os.unlink(name, dir_fd=self.fd)
-            raise
-        finally:
-            os.close(fd)
-
     def drop(self) -> None:
         """Take the empty folder away."""
         os.close(self.fd)
@@ -591,12 +525,20 @@ def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
-def _fill(fd: int, data: bytes | memoryview, mtime_ns: int) -> None:
-    """Write all bytes of a new file, then its mtime."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, data[written:])
-    os.utime(fd, ns=(mtime_ns, mtime_ns))
+def _write_new(name: str, folder_fd: int, data: bytes | memoryview, mtime_ns: int) -> None:
+    """Make a file with these bytes and this mtime; none if that fails."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o666, dir_fd=folder_fd)
+    try:
+        written = os.write(fd, data)
+        while written < len(data):
+            written += os.write(fd, data[written:])
+        os.utime(fd, ns=(mtime_ns, mtime_ns))
+    except BaseException:
+        os.unlink(name, dir_fd=folder_fd)
+        raise
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -35,8 +35,9 @@ _SLOW_FACTOR = 3.0
 _LATE_CHECK_S = 1.0
 NAMED_FAILURES = 1000
 # Batches under way for each connection: one is placed, one comes, the others are asked for.
-# A far host needs more of them than a near one when buckets are small.
+# A far host needs many when buckets are small; of several hosts none should sit on work for long.
 _BATCHES_A_CONNECTION = 8
+_BATCHES_AMONG_HOSTS = 2
 _RESUME_HINT = "What was fetched stays; run the same command again to go on."
 # Wrong bytes of a file from the last host that has it: once may be the line, twice is the host.
 _TRIES_FOR_BYTES = 2
@@ -122,9 +123,10 @@ class Transfer:
         Raises TransferError when no host is left, StoreError when the disk refuses; files that
         just failed are in ``failures``.
         """
+        depth = _BATCHES_A_CONNECTION if len(self._health) == 1 else _BATCHES_AMONG_HOSTS
         slots = [
             (worker, host)
-            for _ in range(_BATCHES_A_CONNECTION * self._patience.connections)
+            for _ in range(depth * self._patience.connections)
             for worker in self._workers
             for host in range(len(self._health))
         ]

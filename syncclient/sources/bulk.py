@@ -176,7 +176,7 @@ class _Lane(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for answers."""
         self._transport = cast("asyncio.Transport", transport)
-        next(self._steps)
+        self.begin()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio gives no hint)
         """Where the next bytes go."""
@@ -201,6 +201,10 @@ class _Lane(asyncio.BufferedProtocol):
         self.close()
 
     # ----------------------------------------------------------------- our side
+
+    def begin(self) -> None:
+        """Wait for the first answer."""
+        next(self._steps)
 
     def send(self, requests: Sequence[_Request], texts: bytes) -> None:
         """Send requests on an open lane; their answers are awaited in this order."""
@@ -243,7 +247,8 @@ class _Lane(asyncio.BufferedProtocol):
         if status != (_PARTIAL if asked else _OK):
             if status in {_OK, _PARTIAL} or length > _MAX_REFUSAL_BYTES:
                 raise BulkError(f"answers {status}")
-            yield from self._into(request.train, memoryview(bytearray(length)))
+            # What a refusal says is no part of what was received.
+            yield from self._into(_Train(0), memoryview(bytearray(length)))
             again = headers.get("retry-after")
             request.refuse(RefusedError(request.path, status, reason, again))
             return
@@ -455,6 +460,26 @@ class Bulk:
                 raise BulkError("cannot be reached") from error
             self._lanes.append(lane)
             return lane
+
+
+def read_answers(data: bytes, spans: Sequence[Span], *, whole_bytes: int) -> list[Piece]:
+    """The pieces in the answers to a request for ranges and to one for a whole resource.
+
+    Reads them as a connection would that gave these bytes; BulkError for all that is not plain.
+    """
+    train, lane = _Train(len(spans) + 1), _Lane(SpeedFloor(2**62, 1))
+    lane.waiting.append(_Request(train, "x", _Kind.RANGES, 0, spans))
+    lane.waiting.append(_Request(train, "x", _Kind.WHOLE, len(spans), ((0, whole_bytes),)))
+    lane.begin()
+    view = memoryview(data)
+    while view and not lane.is_closed:
+        room = lane.get_buffer(-1)
+        count = min(len(room), len(view))
+        room[:count], view = view[:count], view[count:]
+        lane.buffer_updated(count)
+    if train.error is not None:
+        raise train.error
+    return train.take()
 
 
 def _parse_head(text: bytes) -> tuple[int, str, dict[str, str]]:

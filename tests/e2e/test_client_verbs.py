@@ -24,14 +24,16 @@ from tests.support.rawhost import (
     RawHost,
     Request,
     Script,
+    cut,
     for_paths,
     garble,
+    once,
     raw_host,
     refuse,
     slow,
     times,
 )
-from tests.support.releases import Publisher, make_publisher, random_files
+from tests.support.releases import LAYOUT, Publisher, make_publisher, random_files
 
 FILES = 2000
 SIZE_BYTES = 700
@@ -289,7 +291,8 @@ def test_mirrors_share_the_work_and_stand_in_for_each_other(
 
 def test_a_busy_host_is_waited_for_as_it_asks(small: Publisher, tmp_path: Path) -> None:
     busy = for_paths("packs/", refuse(429, Retry_After="1"))
-    with raw_host(small.repo, times(4, busy)) as host:
+    # The packs of all buckets are asked for at once: of both variants, and of the second layer.
+    with raw_host(small.repo, times(3 * LAYOUT.buckets, busy)) as host:
         done = bucketsync("clone", host.url, tmp_path / "tree", "--retries", "2")
         refused = [e.at_s for e in host.log if e.status == 429]
         later = [e.at_s for e in host.asked("packs/") if e.at_s > max(refused)]
@@ -388,11 +391,12 @@ def test_files_that_no_host_has_are_named(small: Publisher, tmp_path: Path) -> N
 # --------------------------------------------------------------------------- large files
 
 
+GONE = once(cut(2 * CHUNK_BYTES + 1000), refuse(500))
+
+
 def cut_after_two_chunks(request: Request, answer: Answer) -> Answer:
-    """The line breaks in the middle of a video."""
-    if not request.path.endswith("/7.mp4"):
-        return answer
-    return replace(answer, cut_after=2 * CHUNK_BYTES + 1000)
+    """The line breaks in the middle of a video, and the host is gone."""
+    return for_paths("files/y1/original/0007/7.mp4", GONE)(request, answer)
 
 
 def test_a_large_file_goes_on_chunk_by_chunk(publisher: Publisher, tmp_path: Path) -> None:

@@ -54,7 +54,11 @@ from syncclient.config import load_tree_config, merge_transport
 from syncclient.lockfile import read_lock
 from syncclient.planfile import read_plan
 from syncclient.selection import parse_ids
-from syncclient.sources.http import HttpOptions, HttpSource
+from syncclient.sources.bulk import BulkError, read_answers
+from syncclient.sources.floor import SpeedFloor
+from syncclient.sources.host import HttpOptions, Traffic
+from syncclient.sources.limits import TokenBucket
+from syncclient.sources.ordinary import OrdinarySource
 from tests.faults.fuzz.reshape import JSON_LINES, MSGPACK, TOML, Form
 from tests.support.forgery import Forgery, Frame, compress
 from tests.support.tagindexes import build
@@ -292,7 +296,7 @@ class _Answer:
 _SPANS = [(0, 4), (10, 20), (20, 21)]
 
 
-class _Told(HttpSource):
+class _Told(OrdinarySource):
     """A source whose every answer is the fuzzer's: status, headers, an empty line, the body."""
 
     answer = b""
@@ -314,7 +318,8 @@ class _Told(HttpSource):
 
 
 async def _read_spans(answer: bytes) -> None:
-    source = _Told("http://127.0.0.1:1", HttpOptions())
+    url, floor = "http://127.0.0.1:1", SpeedFloor(1, 60)
+    source = _Told(url, HttpOptions(), TokenBucket(0), floor, Traffic())
     source.answer = answer
     found = set()
     async with aclosing(source._request_spans("x", _SPANS)) as spans:
@@ -330,6 +335,17 @@ _LOOP = asyncio.new_event_loop()
 def read_ranges(data: bytes) -> None:
     """An answer to a request for ranges, as the client reads it."""
     _LOOP.run_until_complete(_read_spans(data))
+
+
+def read_pipelined(data: bytes) -> None:
+    """Answers to the same request and to one for a whole resource, as the fast way reads them."""
+    try:
+        found = read_answers(data, _SPANS, whole_bytes=5)
+    except BulkError:
+        return
+    sizes = [*(stop - start for start, stop in _SPANS), 5]
+    assert all(len(piece) == sizes[index] for index, piece in found)
+    assert len({index for index, _ in found}) == len(found)
 
 
 # --------------------------------------------------------------------------- seeds
@@ -449,6 +465,27 @@ mirrors = ["http://b.example"]
 dht = true
 timeout_s = 3
 """
+_PIPELINED = b"""HTTP/1.1 206 Partial Content\r
+Content-Type: multipart/byteranges; boundary=B\r
+Content-Length: 143\r
+\r
+--B\r
+Content-Range: bytes 0-3/100\r
+\r
+abcd\r
+--B\r
+Content-Range: bytes 10-19/100\r
+\r
+0123456789\r
+--B\r
+Content-Range: bytes 20-20/100\r
+\r
+x\r
+--B--\r
+HTTP/1.1 200 OK\r
+Content-Length: 5\r
+\r
+whole"""
 _MULTIPART = b"""206
 Content-Type: multipart/byteranges; boundary=B
 
@@ -543,6 +580,7 @@ TARGETS: Mapping[str, Target] = {
     "notices": Target(read=read_notices, seeds=_notices, form=MSGPACK),
     "plan": Target(read=_from_file(read_plan), seeds=_plan, form=JSON_LINES),
     "query": Target(read=read_query, seeds=lambda: _QUERIES),
+    "pipelined-answers": Target(read=read_pipelined, seeds=_some(_PIPELINED)),
     "range-answer": Target(read=read_ranges, seeds=_some(_MULTIPART, _SINGLE)),
     "range-request": Target(
         read=answer_ranges,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from manifests.errors import ExitCode, StoreError
 from syncclient.store import Store, free_bytes, run_name
 from syncclient.tree import FileStat
 from tests.support.mounts import tmpfs
+from tests.support.watch import watching
 
 FOLDER = ("original", "0001")
 MTIME_NS = 1_600_000_000 * 10**9
@@ -126,6 +127,77 @@ def test_what_is_no_file_is_moved_aside_as_it_is(tree: Path, kind: str, tmp_path
         assert (tmp_path / "victim").read_bytes() == b"outside"
     else:
         assert moved.is_fifo()
+
+
+# --------------------------------------------------------------------------- new folders
+
+
+def place_some(store: Store, meanwhile: Callable[[], object] = str, count: int = 3) -> None:
+    """Place so many files in FOLDER, and let something happen before they are visible."""
+    with store.placing(FOLDER) as place_one:
+        for number in range(1, count + 1):
+            place_one(f"{number}.jpg", DATA, digest_bytes(DATA), MTIME_NS, None)
+        meanwhile()
+
+
+def test_a_new_folder_appears_with_all_its_files(tree: Path) -> None:
+    variant = tree / "original"
+    variant.mkdir(parents=True)
+    with store_of(tree) as store, watching([variant]) as watch:
+        place_some(store, lambda: names(variant) == [] or pytest.fail("seen too early"))
+        assert watch.read() == [("moved here", variant / "0001")]
+        place(store)
+    files = list((variant / "0001").iterdir())
+    assert sorted(path.name for path in files) == ["1.jpg", "2.jpg", "3.jpg"]
+    assert {(path.read_bytes(), path.stat().st_mtime_ns) for path in files} == {(DATA, MTIME_NS)}
+    assert staged(tree) == []
+
+
+def test_a_folder_that_appears_meanwhile_is_kept_as_it_is(tree: Path) -> None:
+    def appears() -> None:
+        (tree / "original/0001").mkdir(parents=True)
+        (tree / "original/0001/2.jpg").write_bytes(b"the user's own")
+        (tree / "original/0001/9.txt").write_bytes(b"a caption")
+
+    with store_of(tree) as store:
+        place_some(store, appears)
+    folder = tree / "original/0001"
+    assert names(folder) == ["1.jpg", "2.jpg", "3.jpg", "9.txt"]
+    assert (folder / "2.jpg").read_bytes() == DATA
+    assert (tree / ".bucketsync/trash/run/aside/original/0001/2.jpg").read_bytes() == (
+        b"the user's own"
+    )
+    assert staged(tree) == []
+
+
+def test_a_link_that_appears_meanwhile_leads_nowhere(tree: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+
+    def appears() -> None:
+        (tree / "original").mkdir(parents=True)
+        (tree / "original/0001").symlink_to(outside)
+
+    with store_of(tree) as store, pytest.raises(StoreError):
+        place_some(store, appears)
+    assert names(outside) == []
+
+
+def test_what_was_placed_before_an_error_is_visible(tree: Path) -> None:
+    def fails() -> None:
+        raise StoreError("full")
+
+    with store_of(tree) as store, pytest.raises(StoreError, match="full"):
+        place_some(store, fails)
+    assert names(tree / "original/0001") == ["1.jpg", "2.jpg", "3.jpg"]
+    assert staged(tree) == []
+
+
+def test_no_folder_is_made_for_nothing(tree: Path) -> None:
+    with store_of(tree) as store:
+        place_some(store, count=0)
+    assert not (tree / "original").exists()
+    assert staged(tree) == []
 
 
 def test_names_in_the_trash_never_collide(tree: Path) -> None:
