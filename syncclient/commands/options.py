@@ -132,9 +132,7 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
         metavar="RATE",
         help="give up a host that brings less a second (default 1k; 0 for no such rule)",
     )
-    group.add_argument(
-        "--connections", type=int, metavar="N", help="requests at once to each host"
-    )
+    group.add_argument("--connections", type=int, metavar="N", help="connections to each host")
     group.add_argument("--retries", type=int, metavar="N", help="tries before a host is given up")
     add_peering(group)
     group.add_argument(
