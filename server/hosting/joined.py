@@ -281,11 +281,14 @@ def push_bytes(socket_fd: int, data: memoryview) -> memoryview:
 
 
 def fill_and_push(
-    socket_fd: int, files: JoinedFiles, body: Sequence[bytes | ByteRange], buffer: bytearray
+    socket_fd: int,
+    files: JoinedFiles,
+    body: Sequence[bytes | ByteRange],
+    buffer: bytearray | None = None,
 ) -> memoryview:
-    """Read a batch and write what the socket takes at once; the rest, which is in ``buffer``.
+    """Read a batch and write what the socket takes at once; the rest.
 
-    Errors as :func:`fill`.
+    Errors and ``buffer``, in which the rest may be, as for :func:`fill`.
     """
     return push_bytes(socket_fd, fill(files, body, buffer))
 

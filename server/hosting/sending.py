@@ -164,23 +164,23 @@ class Sender:
         self, request: web.Request, reply: Reply, files: JoinedFiles
     ) -> web.StreamResponse:
         """Read the first batch, then send the head, and turn by turn the body."""
-        buffer = self._spare.pop() if self._spare else bytearray(BATCH_BYTES)
+        left = turns(files, reply)
+        first, data, buffer = next(left), memoryview(b""), None
         try:
-            left = turns(files, reply)
-            first, data = next(left), memoryview(b"")
-            try:
-                if isinstance(first, Batch):
-                    data = await self.run(joined.fill, files, first.body, buffer)
-                else:
-                    left = itertools.chain((first,), left)
-                    await self.run(joined.require, files, first.row)
-            except StaleFilesError:
-                # There may be more of them, and all are to be named.
-                await self._check(files, reply)
-                raise
+            if isinstance(first, Batch):
+                buffer = self._spare.pop() if self._spare else bytearray(BATCH_BYTES)
+                data = await self.run(joined.fill, files, first.body, buffer)
+            else:
+                # Of a large file only the last bytes go through a batch.
+                left = itertools.chain((first,), left)
+                await self.run(joined.require, files, first.row)
             return await self._sending(request, reply, self._send_turns, files, data, left, buffer)
+        except StaleFilesError:
+            # There may be more of them, and all are to be named.
+            await self._check(files, reply)
+            raise
         finally:
-            if len(self._spare) < _SPARE_BUFFERS:
+            if buffer is not None and len(self._spare) < _SPARE_BUFFERS:
                 self._spare.append(buffer)
 
     def _doubt(self, folder: str) -> None:
@@ -242,7 +242,7 @@ class Sender:
         files: JoinedFiles,
         data: memoryview,
         left: Iterable[Batch | Stretch],
-        buffer: bytearray,
+        buffer: bytearray | None,
     ) -> None:
         """Send ``data``, then the turns that are left, with ``buffer`` for each batch."""
         await self._send_rest(socket_fd, data)
@@ -257,7 +257,7 @@ class Sender:
             raise
 
     async def _send_batch(
-        self, socket_fd: int, files: JoinedFiles, turn: Batch, buffer: bytearray
+        self, socket_fd: int, files: JoinedFiles, turn: Batch, buffer: bytearray | None
     ) -> None:
         pushing = self._begin(joined.fill_and_push, socket_fd, files, turn.body, buffer)
         # Also what a thread has sent when the request is cancelled was sent.
