@@ -103,7 +103,7 @@ def contents_of(  # noqa: PLR0913 (a torrent has many sides)
 
 def make_torrent(contents: Contents, outer: Outer) -> Torrent:
     """The .torrent of these contents; the same values give the same bytes."""
-    info = encode(info_value(contents))
+    info = encode_info(contents)
     document: dict[bytes, Value] = {b"info": Encoded(info)}
     document[b"piece layers"] = _layers_value(contents.hashes)
     tiers: list[Value] = [[url.encode() for url in tier] for tier in outer.trackers]
@@ -128,15 +128,26 @@ def hash_info(info: bytes, *, hybrid: bool) -> InfoHashes:
 
 def info_value(contents: Contents) -> dict[bytes, Value]:
     """The info dictionary, not yet encoded."""
+    files = _files_value(contents) if contents.hashes.hybrid else []
+    return _info(contents, _tree_value(contents), files)
+
+
+def encode_info(contents: Contents) -> bytes:
+    """The bytes of :func:`info_value`, in a fifth of the time of :func:`encode`."""
+    files = _encoded_files(contents) if contents.hashes.hybrid else Encoded()
+    return encode(_info(contents, _encoded_tree(contents), files))
+
+
+def _info(contents: Contents, tree: Value, files: Value) -> dict[bytes, Value]:
     hashes = contents.hashes
     info: dict[bytes, Value] = {
-        b"file tree": _tree_value(contents),
+        b"file tree": tree,
         b"meta version": META_VERSION,
         b"name": contents.variant.encode(),
         b"piece length": hashes.piece_bytes,
     }
     if hashes.hybrid:
-        info[b"files"] = _files_value(contents)
+        info[b"files"] = files
         info[b"pieces"] = hashes.pieces.tobytes()
     if contents.private:
         info[b"private"] = 1
@@ -163,6 +174,38 @@ def _tree_value(contents: Contents) -> dict[bytes, Value]:
             file[b"pieces root"] = roots[row * V2_BYTES : (row + 1) * V2_BYTES]
         tree.setdefault(bucket, {})[name] = {b"": file}
     return dict(tree)
+
+
+def _encoded_files(contents: Contents) -> Encoded:
+    """The bytes of :func:`_files_value`."""
+    parts = [b"l"]
+    piece_bytes = contents.hashes.piece_bytes if len(contents.paths) > 1 else 1
+    for path, size in zip(contents.paths, contents.hashes.sizes.tolist(), strict=True):
+        bucket, name = path.encode().split(b"/")
+        parts.append(
+            b"d6:lengthi%de4:pathl%d:%b%d:%bee" % (size, len(bucket), bucket, len(name), name)
+        )
+        if pad := -size % piece_bytes:
+            digits = b"%d" % pad
+            parts.append(
+                b"d4:attr1:p6:lengthi%be4:pathl4:.pad%d:%bee" % (digits, len(digits), digits)
+            )
+    return Encoded(b"".join((*parts, b"e")))
+
+
+def _encoded_tree(contents: Contents) -> Encoded:
+    """The bytes of :func:`_tree_value`; paths in byte order are keys in their order."""
+    parts, last = [b"d"], b""
+    roots = contents.hashes.roots.tobytes()
+    for row, size in enumerate(contents.hashes.sizes.tolist()):
+        bucket, name = contents.paths[row].encode().split(b"/")
+        if bucket != last:
+            parts.append(b"%b%d:%bd" % (b"e" if last else b"", len(bucket), bucket))
+            last = bucket
+        root = b"11:pieces root32:" + roots[row * V2_BYTES : (row + 1) * V2_BYTES] if size else b""
+        parts.append(b"%d:%bd0:d6:lengthi%de%bee" % (len(name), name, size, root))
+    parts.append(b"ee" if last else b"e")
+    return Encoded(b"".join(parts))
 
 
 def _layers_value(hashes: PieceColumns) -> dict[bytes, Value]:

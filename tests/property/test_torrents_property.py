@@ -25,7 +25,7 @@ from manifests.torrents.grouping import (
     estimate_bytes,
     group_entries,
 )
-from manifests.torrents.metainfo import Outer, info_value, magnet, make_torrent
+from manifests.torrents.metainfo import Outer, encode_info, info_value, magnet, make_torrent
 from manifests.torrents.pieces import PieceColumns, PieceHasher
 from manifests.torrents.reader import read_torrent
 from tests.support.needs import library
@@ -94,7 +94,7 @@ def test_info_dictionaries_are_those_of_libtorrent(
             lt, Path(folder), files, piece_bytes, hybrid=hybrid, private=private
         )
     ours = contents_of_files(files, piece_bytes, hybrid=hybrid, private=private)
-    assert encode(info_value(ours)) == lt.bencode(made[b"info"])
+    assert encode(info_value(ours)) == encode_info(ours) == lt.bencode(made[b"info"])
     torrent = make_torrent(ours, Outer())
     document = decode(torrent.data, "t", max_bytes=10**7, max_values=10**6)
     assert isinstance(document, dict)
