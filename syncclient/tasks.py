@@ -26,7 +26,7 @@ from syncclient.files import (
 )
 
 # Read at once: larger than most files, small enough to stay in the cache of a processor.
-_READ_BYTES = 256 * 2**10
+_READ_BYTES = 2**20
 
 
 class FolderTask(NamedTuple):
