@@ -51,19 +51,23 @@ _INCOMPLETE = frozenset({ExitCode.INCOMPLETE})
 
 
 def _ends(code: frozenset[ExitCode] = _NETWORK, **by_kind: frozenset[ExitCode]) -> Codes:
-    """The code of a run whose only host has the fault; ``trust=…`` for one kind."""
+    """The code of a run whose only host has the fault; ``trust=…`` for one kind.
+
+    A host is given up after failures in a row, so a single large file that it does not deliver is
+    left out (3) if other files came in between, and ends the run (5) if none did.
+    """
+    if code == _NETWORK:
+        by_kind.setdefault("large", _NETWORK | _INCOMPLETE)
     return {kind: by_kind.get(kind.name.lower(), code) for kind in Kind}
 
 
-# A host that gives nothing is given up (5).
+# A host that gives nothing is given up.
 _SILENT = _ends()
 # Of a signed document wrong bytes are refused (6); a host with wrong manifests is none (5); a pack
 # with wrong bytes is left for loose files; files that are wrong on the only host are left out (3).
 _WRONG = _ends(_INCOMPLETE, trust=_REFUSED, objects=_NETWORK, packs=_COMPLETE)
 # What is asked for by range is read as far as it was asked for, whatever follows.
 _TOO_MUCH = _ends(objects=_COMPLETE, packs=_COMPLETE, large=_COMPLETE)
-# One file that is refused does not make the host a bad one, unless nothing else comes either.
-_ONE_REFUSED = _ends(large=_NETWORK | _INCOMPLETE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,10 +291,8 @@ CATALOGUE = (
     ),
     Fault(name="busy-429", script=always(refuse(429, Retry_After="1")), says=r"answers 429"),
     Fault(name="busy-503-date", script=always(_busy_until_a_date), says=r"answers 503"),
-    Fault(name="broken-500", script=always(refuse(500)), ends=_ONE_REFUSED, says=r"answers 500"),
-    Fault(
-        name="forbidden-403", script=always(refuse(403)), ends=_ONE_REFUSED, says=r"answers 403"
-    ),
+    Fault(name="broken-500", script=always(refuse(500)), says=r"answers 500"),
+    Fault(name="forbidden-403", script=always(refuse(403)), says=r"answers 403"),
     Fault(
         name="missing-404",
         script=always(refuse(404)),
