@@ -18,7 +18,7 @@ from threading import Event
 from typing import Any, Generic, TypeVar, cast
 
 from manifests.errors import SyncError
-from syncclient.hand import LENGTH, packed
+from syncclient.pipes import LENGTH, packed
 
 _READ_BYTES = 2**18
 # How long a result is waited for before it is looked whether the run was stopped.

@@ -1,23 +1,17 @@
 """One process of a crew: ``python -m syncclient.hand``.
 
-It reads pickled tasks from its stdin, writes what came of each to its stdout, and ends when its
-stdin does, so it never outlives the client.  Pickle is safe here: both ends are this program.
+It reads tasks from its stdin, writes what came of each to its stdout (:mod:`syncclient.pipes`),
+and ends when its stdin does, so it never outlives the client.
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import struct
 import sys
 
-LENGTH = struct.Struct("<I")
+from syncclient.pipes import LENGTH, packed, write_all
 
-
-def packed(message: object) -> bytes:
-    """A message as it goes over a pipe: its length, then its pickle."""
-    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    return LENGTH.pack(len(data)) + data
+_STDOUT = 1
 
 
 def main() -> None:
@@ -30,12 +24,7 @@ def main() -> None:
             answer = packed((True, function(argument)))
         except Exception as error:  # noqa: BLE001 (it is raised where the result is asked for)
             answer = packed((False, error))
-        view = memoryview(answer)
-        try:
-            while view:
-                view = view[os.write(1, view) :]
-        except BrokenPipeError:
-            return
+        write_all(_STDOUT, answer)
 
 
 if __name__ == "__main__":
