@@ -53,23 +53,3 @@ def _cut(first: int, last: int, starts: I64, stops: I64, max_bytes: int) -> list
         )
         first = upto
     return cut
-
-
-def parts_of_range(starts: I64, start: int, stop: int) -> list[tuple[int, int, int]]:
-    """Which files a byte range of a pack touches, as ``(file, from_byte, to_byte)`` within each.
-
-    ``starts`` has n + 1 ascending offsets, the last being the size of the pack.  Empty files never
-    appear, nor does what lies past the end.  This is what a server needs to answer a range of a
-    virtual pack.
-    """
-    stop = min(stop, int(starts[-1]))
-    if start >= stop:
-        return []
-    first = int(np.searchsorted(starts, start, "right")) - 1
-    last = int(np.searchsorted(starts, stop, "left"))
-    pieces: list[tuple[int, int, int]] = []
-    for index in range(first, last):
-        begin, end = int(starts[index]), int(starts[index + 1])
-        if begin < end:
-            pieces.append((index, max(start, begin) - begin, min(stop, end) - begin))
-    return pieces

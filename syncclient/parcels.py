@@ -70,11 +70,6 @@ class Parcels:
         if not shared:
             self.opened.set()
 
-    @property
-    def held_files(self) -> int:
-        """Files that peers have claimed and not settled."""
-        return self._held_files
-
     def free(self) -> Iterable[Parcel]:
         """The parcels that nobody works on, the last of the plan first."""
         return reversed(self._free)

@@ -25,7 +25,6 @@ from syncclient.release import BucketView
 from syncclient.tree import FileStat, Listing
 
 Rows = npt.NDArray[np.intp]
-_NONE = np.empty(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

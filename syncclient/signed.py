@@ -2,8 +2,8 @@
 
 Whoever verifies is :mod:`syncclient.trust`, with python-tuf.  A run that finds nothing new needs
 neither: a host whose timestamp is byte for byte the one that was verified last has told all that
-it could.  What was learnt from it is kept beside it (:func:`remember`), bound by SHA-256 to the
-documents that it was learnt from, and used while none of them has expired.
+it could.  What was learnt from it is kept beside it (:meth:`TrustFolder.remember`), bound by
+SHA-256 to the documents that it was learnt from, and used while none of them has expired.
 """
 
 from __future__ import annotations

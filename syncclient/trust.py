@@ -78,7 +78,7 @@ class Pin:
 
 
 class TrustStore(TrustFolder):
-    """The same, for who decides what is trusted; it must allow symbolic links."""
+    """The folder for whoever decides what is trusted: python-tuf needs symbolic links in it."""
 
     def pin(self, data: bytes) -> str:
         """Trust a root from now on and return its fingerprint.

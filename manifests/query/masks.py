@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.columns import U8, Bools
+from manifests.columns import Bools
 from manifests.query.values import Condition, Span
 
 Numbers = npt.NDArray[Any]
@@ -25,19 +25,6 @@ def mask(
     met = _is_one_of(values, [point for point in condition.points if not isinstance(point, bytes)])
     for span in condition.spans:
         met |= _within(values, span)
-    return _decide(condition, met, null, negated=negated)
-
-
-def mask_md5(
-    condition: Condition, digests: U8, null: Bools | None = None, *, negated: bool = False
-) -> Bools:
-    """The same for digests (n, 16)."""
-    halves = np.ascontiguousarray(digests).view(np.uint64)
-    met = np.zeros(len(digests), np.bool_)
-    for point in condition.points:
-        if isinstance(point, bytes):
-            first, second = np.frombuffer(point, np.uint64)
-            met |= (halves[:, 0] == first) & (halves[:, 1] == second)
     return _decide(condition, met, null, negated=negated)
 
 

@@ -16,7 +16,6 @@ _COOKIE = 12346
 _CONTAINER = 2**16
 # Containers with more numbers are bitsets of 8 KiB, others ascending lists of 16 bits each.
 _MAX_LISTED = 4096
-_BITSET_BYTES = 8192
 
 
 def to_bitmap(numbers: U32) -> BitMap:

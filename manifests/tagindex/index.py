@@ -248,10 +248,6 @@ class TagIndex:
             _, dropped = self._lists.popitem(last=False)
             self._list_bytes -= size_bytes(dropped)
 
-    def all_posts(self) -> BitMap:
-        """Every ordinal."""
-        return BitMap(range(self.posts))
-
     # ----------------------------------------------------------------- columns
 
     def column(self, name: str) -> Column:

@@ -1,13 +1,12 @@
 """One HTTP host: documents, byte ranges of objects and packs, whole loose files.
 
-A host is asked in the fast way first (:mod:`bulk`), and in the ordinary way (:mod:`ordinary`) for
-what it did not just give.  That one needs aiohttp, which takes a fifth of a second to load; a run
-against a host that answers plainly never does.
+A host is asked in the fast way first (:mod:`syncclient.sources.bulk`), and in the ordinary way
+(:mod:`syncclient.sources.ordinary`) for what it did not just give.  That one needs aiohttp, which
+takes a fifth of a second to load; a run against a host that answers plainly never does.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -65,10 +64,9 @@ class HttpSource:
     async def ordinary(self) -> OrdinarySource:
         """The same host, asked in the ordinary way."""
         if self._ordinary is None:
-            module = importlib.import_module("syncclient.sources.ordinary")
-            made: OrdinarySource = module.OrdinarySource(
-                self.url, self.options, self.limiter, self._floor, self.traffic
-            )
+            from syncclient.sources.ordinary import OrdinarySource  # noqa: PLC0415 (aiohttp)
+
+            made = OrdinarySource(self.url, self.options, self.limiter, self._floor, self.traffic)
             self._ordinary = await self._stack.enter_async_context(made)
         return self._ordinary
 

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.packs import parts_of_range, runs
+from manifests.packs import runs
 
 SIZES = st.lists(st.sampled_from([0, 1, 2, 3, 7, 20]), max_size=12)
 
@@ -21,20 +21,6 @@ def make_files(sizes: list[int]) -> list[bytes]:
 
 def starts_of(files: list[bytes]) -> list[int]:
     return list(accumulate(map(len, files), initial=0))
-
-
-@given(sizes=SIZES)
-def test_every_range_of_a_pack_is_put_together_from_parts(sizes: list[int]) -> None:
-    """Each pair of boundaries, at -1, 0 and +1."""
-    files = make_files(sizes)
-    pack, starts = b"".join(files), starts_of(files)
-    edges = {near + step for near in starts for step in (-1, 0, 1) if near + step >= 0}
-    for start in edges:
-        for stop in edges:
-            parts = parts_of_range(np.array(starts), start, stop)
-            assert b"".join(files[row][a:b] for row, a, b in parts) == pack[start:stop]
-            assert all(0 <= a < b <= len(files[row]) for row, a, b in parts)
-            assert [row for row, _, _ in parts] == sorted({row for row, _, _ in parts})
 
 
 @given(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from manifests.columns import U64
-from manifests.packs import JOIN_GAP_BYTES, Run, parts_of_range, runs
+from manifests.packs import JOIN_GAP_BYTES, Run, runs
 
 
 def u64(*numbers: int) -> U64:
@@ -77,36 +77,3 @@ def test_offsets_beyond_32_bits() -> None:
 def test_the_usual_gap() -> None:
     assert len(runs(u64(0, JOIN_GAP_BYTES), u64(0, 1), max_bytes=9999)) == 1
     assert len(runs(u64(0, JOIN_GAP_BYTES + 1), u64(0, 1), max_bytes=9999)) == 2
-
-
-STARTS = np.array([0, 10, 10, 15, 40, 40])
-
-
-@pytest.mark.parametrize(
-    ("start", "stop", "expected"),
-    [
-        (0, 40, [(0, 0, 10), (2, 0, 5), (3, 0, 25)]),
-        (0, 1, [(0, 0, 1)]),
-        (9, 10, [(0, 9, 10)]),
-        (9, 11, [(0, 9, 10), (2, 0, 1)]),
-        (10, 11, [(2, 0, 1)]),
-        (11, 15, [(2, 1, 5)]),
-        (14, 16, [(2, 4, 5), (3, 0, 1)]),
-        (15, 39, [(3, 0, 24)]),
-        (39, 40, [(3, 24, 25)]),
-        (39, 41, [(3, 24, 25)]),
-        (0, 10**12, [(0, 0, 10), (2, 0, 5), (3, 0, 25)]),
-        (40, 41, []),
-        (40, 40, []),
-        (41, 50, []),
-        (5, 5, []),
-        (6, 5, []),
-    ],
-)
-def test_parts_of_a_range(start: int, stop: int, expected: list[tuple[int, int, int]]) -> None:
-    assert parts_of_range(STARTS, start, stop) == expected
-
-
-def test_a_pack_of_nothing() -> None:
-    assert parts_of_range(np.array([0]), 0, 1) == []
-    assert parts_of_range(np.array([0, 0]), 0, 1) == []
