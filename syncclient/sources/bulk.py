@@ -1,13 +1,9 @@
 """Ranges and small files of one host at full speed: pipelined HTTP/1.1, and no more than that.
 
-Most of a large run is one kind of request, made thousands of times.  This module makes it cheap:
-several are under way on a connection before the first is answered (RFC 9112, 9.3.2), and bytes go
-from the socket to where they are checked and written.  Its rules:
-
-* Only the plain answer is taken: 200 or 206 with its length, and exactly what was asked for.
-* Whatever else a host says is :class:`BulkError`, and the caller asks again in the ordinary way
-  (``sources.http``), which follows redirects, waits, and can explain.
-* Nothing is received beyond what was asked for; headers are bounded.
+Most of a large run is one kind of request, made thousands of times.  This makes it cheap: requests
+are shared out among few connections (:mod:`syncclient.sources.pipeline`).  Where a host does not
+give the plain answer the caller meets BulkError, and asks again in the ordinary way
+(:mod:`syncclient.sources.ordinary`), which follows redirects, waits, and can explain.
 
 What a host did not answer before it closed a connection that it had used is asked for anew.
 """
@@ -15,14 +11,11 @@ What a host did not answer before it closed a connection that it had used is ask
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from enum import Enum, auto
-from typing import Final, cast
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from syncclient.sources.floor import SpeedFloor
@@ -35,295 +28,12 @@ from syncclient.sources.host import (
     range_header,
     user_agent,
 )
+from syncclient.sources.pipeline import BulkError, Kind, Piece, Pipeline, Request, Train
 
-Piece = tuple[int, memoryview]
+__all__ = ["Bulk", "Piece"]
 
-_RECEIVE_BYTES: Final = 256 * 2**10
-_MAX_HEAD_BYTES: Final = 32 * 2**10
-_MAX_PART_HEAD_BYTES: Final = 4 * 2**10
-# An answer that refuses is read to its end if it is no longer than this, and its connection kept.
-_MAX_REFUSAL_BYTES: Final = 64 * 2**10
-# What may wait for the caller before its connection is left to fill up.
-_HELD_BYTES: Final = 8 * 2**20
 # Requests of one caller under way at once.
 _WINDOW: Final = 64
-_OK: Final = 200
-_PARTIAL: Final = 206
-_STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ?(.*)")
-_DIGITS: Final = re.compile(r"\d{1,19}", re.ASCII)
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)", re.ASCII)
-_BOUNDARY: Final = re.compile(
-    r'multipart/byteranges; *boundary="?([^";\s]{1,70})"?', re.IGNORECASE
-)
-
-
-class BulkError(Exception):
-    """The host did not give the plain answer; ask it in the ordinary way."""
-
-
-class RefusedError(BulkError):
-    """The host answered with another status, such as 404, and perhaps a time to come again."""
-
-    def __init__(self, path: str, status: int, reason: str, retry_after: str | None) -> None:
-        super().__init__(f"answers {status} {reason}".rstrip())
-        self.path = path
-        self.status = status
-        self.retry_after = retry_after
-
-
-@dataclass(slots=True, eq=False)
-class _Train:
-    """Some requests whose pieces one caller waits for.
-
-    ``left`` pieces are to come; ``refusal`` is the gravest of what the host said of those that it
-    would not give.
-    ``paused`` is the connection that waits until the caller has taken what is ``ready``.
-    """
-
-    left: int
-    ready: list[Piece] = field(default_factory=list)
-    ready_bytes: int = 0
-    refusal: RefusedError | None = None
-    error: BulkError | None = None
-    received_bytes: int = 0
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    paused: asyncio.Transport | None = None
-
-    def take(self) -> list[Piece]:
-        """What has come since the last call."""
-        self.news.clear()
-        ready, self.ready, self.ready_bytes = self.ready, [], 0
-        self.resume()
-        return ready
-
-    def resume(self) -> None:
-        """Let the connection go on."""
-        if self.paused is not None:
-            self.paused.resume_reading()
-            self.paused = None
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """One request and the pieces of its answer.
-
-    ``spans`` are the pieces still to come, the first of them number ``first``.  They are asked for
-    as ``_Kind`` says.
-    """
-
-    train: _Train
-    path: str
-    kind: _Kind
-    first: int
-    spans: Sequence[Span]
-
-    def deliver(self, piece: memoryview) -> None:
-        """Hand over the next piece."""
-        train = self.train
-        train.ready.append((self.first, piece))
-        train.ready_bytes += len(piece)
-        train.left -= 1
-        train.news.set()
-        self.first, self.spans = self.first + 1, self.spans[1:]
-
-    def refuse(self, error: RefusedError) -> None:
-        """Note that the host answered, but not with the bytes."""
-        self.train.left -= len(self.spans)
-        worst = self.train.refusal
-        self.train.refusal = worst if worst and worst.status > error.status else error
-        self.train.news.set()
-        self.spans = ()
-
-    @property
-    def asked(self) -> Sequence[Span]:
-        """The ranges that are asked for; none for a whole resource."""
-        if self.kind is _Kind.RANGES:
-            return self.spans
-        return [(self.spans[0][0], self.spans[-1][1])] if self.kind is _Kind.STRETCH else ()
-
-
-class _Kind(Enum):
-    """How pieces are asked for: as ranges, as one range that they make up, as a whole resource.
-
-    A document is a whole resource of at most the size of its one piece.
-    """
-
-    RANGES = auto()
-    STRETCH = auto()
-    WHOLE = auto()
-    DOCUMENT = auto()
-
-
-class _Lane(asyncio.BufferedProtocol):
-    """One connection: requests go out at once, answers come in their order."""
-
-    def __init__(self, floor: SpeedFloor) -> None:
-        self.waiting: deque[_Request] = deque()
-        self.is_closed = False
-        # Whether anything came: a connection that was used may be closed at any time.
-        self.has_answered = False
-        self._floor = floor
-        self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray(_RECEIVE_BYTES)
-        self._view = memoryview(self._buffer)
-        self._start = self._stop = 0
-        # The rest of a piece that is received where it belongs.
-        self._direct = self._view[:0]
-        self._steps = self._answers()
-
-    # ----------------------------------------------------------------- asyncio's side
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to wait for answers."""
-        self._transport = cast("asyncio.Transport", transport)
-        self.begin()
-
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio gives no hint)
-        """Where the next bytes go."""
-        return self._direct or self._view[self._stop :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take bytes that came."""
-        self._floor.brought(nbytes)
-        if self._direct:
-            self._direct = self._direct[nbytes:]
-            if self._direct:
-                return
-        else:
-            self._stop += nbytes
-        try:
-            next(self._steps, None)
-        except BulkError as error:
-            self.close(error)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (it is lost, for whatever cause)
-        """Let those who wait know."""
-        self.close()
-
-    # ----------------------------------------------------------------- our side
-
-    def begin(self) -> None:
-        """Wait for the first answer."""
-        next(self._steps)
-
-    def send(self, requests: Sequence[_Request], texts: bytes) -> None:
-        """Send requests on an open lane; their answers are awaited in this order."""
-        self.waiting.extend(requests)
-        if self._transport is not None:
-            self._transport.write(texts)
-
-    def close(self, error: BulkError | None = None) -> None:
-        """Close the connection; ``error`` is that of the request which was being answered."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        if self._transport is not None:
-            self._transport.abort()
-        if error is not None and self.waiting:
-            self.waiting[0].train.error = error
-        for request in self.waiting:
-            request.train.news.set()
-        self.waiting.clear()
-
-    # ----------------------------------------------------------------- the answers
-
-    def _answers(self) -> Generator[None, None, None]:
-        """Read answers one after another; goes on whenever bytes have come."""
-        while not self.is_closed:
-            text = yield from self._until(b"\r\n\r\n", _MAX_HEAD_BYTES)
-            if not self.waiting:
-                raise BulkError("sent an answer that nobody asked for")
-            status, reason, headers = _parse_head(text)
-            yield from self._answer(self.waiting[0], status, reason, headers)
-            self.waiting.popleft()
-            if headers.get("connection", "").lower() == "close":
-                self.close()
-
-    def _answer(
-        self, request: _Request, status: int, reason: str, headers: dict[str, str]
-    ) -> Generator[None, None, None]:
-        """Read the body of one answer."""
-        length, asked = _length(headers), request.asked
-        if status != (_PARTIAL if asked else _OK):
-            if status in {_OK, _PARTIAL} or length > _MAX_REFUSAL_BYTES:
-                raise BulkError(f"answers {status}")
-            # What a refusal says is no part of what was received.
-            yield from self._into(_Train(0), memoryview(bytearray(length)))
-            again = headers.get("retry-after")
-            request.refuse(RefusedError(request.path, status, reason, again))
-            return
-        boundary = _BOUNDARY.fullmatch(headers.get("content-type", "")) if asked else None
-        if boundary is not None:
-            yield from self._parts(request, boundary[1].encode(), length)
-            return
-        if request.kind is _Kind.DOCUMENT and length <= request.spans[0][1]:
-            request.spans = ((0, length),)
-        if len(asked) > 1 or length != request.spans[-1][1] - request.spans[0][0]:
-            raise BulkError(f"sends {length} bytes")
-        if asked:
-            _check_range(headers, asked[0])
-        while request.spans:
-            yield from self._piece(request)
-
-    def _parts(
-        self, request: _Request, boundary: bytes, length: int
-    ) -> Generator[None, None, None]:
-        """The parts of a multipart answer (RFC 9110, 14.6): what was asked for, in that order."""
-        train, before = request.train, request.train.received_bytes
-        if request.kind is not _Kind.RANGES:
-            raise BulkError("sends parts")
-        while request.spans:
-            text = yield from self._until(b"\r\n\r\n", _MAX_PART_HEAD_BYTES)
-            train.received_bytes += len(text) + 4
-            mark, _, lines = text.lstrip(b"\r\n").partition(b"\r\n")
-            if mark != b"--" + boundary:
-                raise BulkError("sends a malformed multipart answer")
-            _check_range(_parse_headers(lines), request.spans[0])
-            yield from self._piece(request)
-        rest = length - (train.received_bytes - before)
-        if not 0 <= rest <= _MAX_PART_HEAD_BYTES:
-            raise BulkError("sends a multipart answer of another length")
-        yield from self._into(train, memoryview(bytearray(rest)))
-
-    def _piece(self, request: _Request) -> Generator[None, None, None]:
-        start, stop = request.spans[0]
-        piece, train = memoryview(bytearray(stop - start)), request.train
-        yield from self._into(train, piece)
-        self.has_answered = True
-        request.deliver(piece)
-        if (
-            train.ready_bytes > _HELD_BYTES
-            and train.paused is None
-            and self._transport is not None
-        ):
-            self._transport.pause_reading()
-            train.paused = self._transport
-
-    # ----------------------------------------------------------------- the bytes
-
-    def _until(self, mark: bytes, most: int) -> Generator[None, None, bytes]:
-        """The bytes before ``mark``, of which there are at most ``most``."""
-        while (end := self._buffer.find(mark, self._start, self._stop)) < 0:
-            rest = self._stop - self._start
-            if rest > most:
-                raise BulkError("sends endless headers")
-            self._buffer[:rest] = self._buffer[self._start : self._stop]
-            self._start, self._stop = 0, rest
-            yield
-        text = bytes(self._view[self._start : end])
-        self._start = end + len(mark)
-        return text
-
-    def _into(self, train: _Train, piece: memoryview) -> Generator[None, None, None]:
-        """Fill a piece: from what is buffered, then straight from the socket."""
-        have = min(len(piece), self._stop - self._start)
-        piece[:have] = self._view[self._start : self._start + have]
-        self._start += have
-        if have < len(piece):
-            self._start = self._stop = 0
-            self._direct = piece[have:]
-            yield
-        train.received_bytes += len(piece)
 
 
 class Bulk:
@@ -344,7 +54,7 @@ class Bulk:
         )
         self._options = options
         self._floor = floor
-        self._lanes: list[_Lane] = []
+        self._pipelines: list[Pipeline] = []
         self._opening = asyncio.Lock()
 
     @staticmethod
@@ -355,14 +65,14 @@ class Bulk:
 
     def close(self) -> None:
         """Close every connection."""
-        for lane in self._lanes:
-            lane.close()
-        self._lanes.clear()
+        for pipeline in self._pipelines:
+            pipeline.close()
+        self._pipelines.clear()
 
     async def document(self, path: str, max_bytes: int, traffic: Traffic) -> bytes:
         """A whole resource of at most ``max_bytes``."""
-        train = _Train(1)
-        request = _Request(train, path, _Kind.DOCUMENT, 0, ((0, max_bytes),))
+        train = Train(1)
+        request = Request(train, path, Kind.DOCUMENT, 0, ((0, max_bytes),))
         data = b""
         async with aclosing(self._run(train, deque([request]), traffic)) as bunches:
             async for bunch in bunches:
@@ -373,10 +83,10 @@ class Bulk:
         self, path: str, wanted: Sequence[Span], traffic: Traffic
     ) -> AsyncGenerator[list[Piece], None]:
         """The bytes of spans by their number, in their order, as many at a time as have come."""
-        train, requests, first = _Train(len(wanted)), deque[_Request](), 0
+        train, requests, first = Train(len(wanted)), deque[Request](), 0
         while first < len(wanted):
             spans = wanted[first : first + fitting(wanted[first : first + MAX_RANGES])]
-            requests.append(_Request(train, path, _Kind.RANGES, first, spans))
+            requests.append(Request(train, path, Kind.RANGES, first, spans))
             first += len(spans)
         return self._run(train, requests, traffic)
 
@@ -384,35 +94,35 @@ class Bulk:
         self, path: str, spans: Sequence[Span], traffic: Traffic
     ) -> AsyncGenerator[list[Piece], None]:
         """Adjoining spans, asked for as one range; as :meth:`ranges`."""
-        train = _Train(len(spans))
-        return self._run(train, deque([_Request(train, path, _Kind.STRETCH, 0, spans)]), traffic)
+        train = Train(len(spans))
+        return self._run(train, deque([Request(train, path, Kind.STRETCH, 0, spans)]), traffic)
 
     def wholes(
         self, paths: Sequence[str], sizes: Sequence[int], traffic: Traffic
     ) -> AsyncGenerator[list[Piece], None]:
         """Whole resources of known sizes, each by a request; as :meth:`ranges`."""
-        train = _Train(len(paths))
+        train = Train(len(paths))
         requests = deque(
-            _Request(train, path, _Kind.WHOLE, number, ((0, size),))
+            Request(train, path, Kind.WHOLE, number, ((0, size),))
             for number, (path, size) in enumerate(zip(paths, sizes, strict=True))
         )
         return self._run(train, requests, traffic)
 
     async def _run(
-        self, train: _Train, requests: deque[_Request], traffic: Traffic
+        self, train: Train, requests: deque[Request], traffic: Traffic
     ) -> AsyncGenerator[list[Piece], None]:
         """Keep requests under way until all pieces are there."""
-        counted, sent, lane = 0, list[_Request](), None
+        counted, sent, pipeline = 0, list[Request](), None
         try:
             while train.left or train.ready:
-                if train.left and (lane is None or lane.is_closed):
-                    if lane is not None and not lane.has_answered:
+                if train.left and (pipeline is None or pipeline.is_closed):
+                    if pipeline is not None and not pipeline.has_answered:
                         raise BulkError("closes connections")
                     requests.extendleft(reversed([one for one in sent if one.spans]))
-                    sent, lane = [], await self._lane()
+                    sent, pipeline = [], await self._pipeline()
                 sent = [one for one in sent if one.spans]
-                if lane is not None and requests and len(sent) <= _WINDOW // 2:
-                    sent += self._send(lane, requests, _WINDOW - len(sent), traffic)
+                if pipeline is not None and requests and len(sent) <= _WINDOW // 2:
+                    sent += self._send(pipeline, requests, _WINDOW - len(sent), traffic)
                 await train.news.wait()
                 traffic.received_bytes += train.received_bytes - counted
                 counted = train.received_bytes
@@ -422,90 +132,41 @@ class Bulk:
                     raise train.error
         finally:
             train.resume()
-            if train.left and lane is not None:
-                lane.close()
+            if train.left and pipeline is not None:
+                pipeline.close()
         if train.refusal is not None:
             raise train.refusal
 
     def _send(
-        self, lane: _Lane, requests: deque[_Request], most: int, traffic: Traffic
-    ) -> list[_Request]:
+        self, pipeline: Pipeline, requests: deque[Request], most: int, traffic: Traffic
+    ) -> list[Request]:
         """Send up to ``most`` of the requests; those."""
         chosen = [requests.popleft() for _ in range(min(most, len(requests)))]
         traffic.requests += len(chosen)
-        lane.send(chosen, b"".join([self._text(request) for request in chosen]))
+        pipeline.send(chosen, b"".join([self._text(request) for request in chosen]))
         return chosen
 
-    def _text(self, request: _Request) -> bytes:
+    def _text(self, request: Request) -> bytes:
         asked = request.asked
         wanted = f"Range: {range_header(asked)}\r\n" if asked else ""
         return f"GET {self._base}/{quote(request.path)}{self._tail}{wanted}\r\n".encode()
 
-    async def _lane(self) -> _Lane:
+    async def _pipeline(self) -> Pipeline:
         """The open connection with the least to do, or a new one while there may be more."""
         async with self._opening:
-            self._lanes = [lane for lane in self._lanes if not lane.is_closed]
-            best = min(self._lanes, key=lambda lane: len(lane.waiting), default=None)
+            self._pipelines = [pipeline for pipeline in self._pipelines if not pipeline.is_closed]
+            best = min(self._pipelines, key=lambda pipeline: len(pipeline.waiting), default=None)
             most = max(1, self._options.connections)
-            if best is not None and (not best.waiting or len(self._lanes) >= most):
+            if best is not None and (not best.waiting or len(self._pipelines) >= most):
                 return best
             host, port = self._address
             loop = asyncio.get_running_loop()
             try:
                 async with asyncio.timeout(self._options.timeout_s):
-                    _, lane = await loop.create_connection(
-                        lambda: _Lane(self._floor), host, port, ssl=self._tls
+                    _, pipeline = await loop.create_connection(
+                        lambda: Pipeline(self._floor), host, port, ssl=self._tls
                     )
             except OSError as error:
                 raise BulkError("cannot be reached") from error
-            self._lanes.append(lane)
-            return lane
-
-
-def read_answers(data: bytes, spans: Sequence[Span], *, whole_bytes: int) -> list[Piece]:
-    """The pieces in the answers to a request for ranges and to one for a whole resource.
-
-    Reads them as a connection would that gave these bytes; BulkError for all that is not plain.
-    """
-    train, lane = _Train(len(spans) + 1), _Lane(SpeedFloor(2**62, 1))
-    lane.waiting.append(_Request(train, "x", _Kind.RANGES, 0, spans))
-    lane.waiting.append(_Request(train, "x", _Kind.WHOLE, len(spans), ((0, whole_bytes),)))
-    lane.begin()
-    view = memoryview(data)
-    while view and not lane.is_closed:
-        room = lane.get_buffer(-1)
-        count = min(len(room), len(view))
-        room[:count], view = view[:count], view[count:]
-        lane.buffer_updated(count)
-    if train.error is not None:
-        raise train.error
-    return train.take()
-
-
-def _parse_head(text: bytes) -> tuple[int, str, dict[str, str]]:
-    """Status, reason and headers of an answer, names in lower case."""
-    line, _, lines = text.partition(b"\r\n")
-    match = _STATUS.fullmatch(line)
-    if match is None:
-        raise BulkError("does not speak HTTP/1.1")
-    return int(match[1]), match[2].decode("latin-1")[:80], _parse_headers(lines)
-
-
-def _parse_headers(lines: bytes) -> dict[str, str]:
-    pairs = [line.partition(":") for line in lines.decode("latin-1").split("\r\n")]
-    return {name.lower(): value.strip() for name, _, value in pairs}
-
-
-def _length(headers: dict[str, str]) -> int:
-    """The length of a body that is sent as it is."""
-    length = headers.get("content-length", "")
-    coded = headers.get("content-encoding", "identity") != "identity"
-    if coded or "transfer-encoding" in headers or not _DIGITS.fullmatch(length):
-        raise BulkError("does not say how much it sends")
-    return int(length)
-
-
-def _check_range(headers: dict[str, str], span: Span) -> None:
-    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
-    if match is None or (int(match[1]), int(match[2]) + 1) != span:
-        raise BulkError("sends another range")
+            self._pipelines.append(pipeline)
+            return pipeline

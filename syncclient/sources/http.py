@@ -14,10 +14,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 from manifests.errors import TransferError
-from syncclient.sources.bulk import Bulk, BulkError, Piece, RefusedError
+from syncclient.sources.bulk import Bulk
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import HttpOptions, Span, Traffic, address, retry_after_s
 from syncclient.sources.limits import TokenBucket
+from syncclient.sources.pipeline import BulkError, Piece, RefusedError
 
 if TYPE_CHECKING:
     from syncclient.sources.ordinary import OrdinarySource

@@ -54,11 +54,11 @@ from syncclient.config import load_tree_config, merge_transport
 from syncclient.lockfile import read_lock
 from syncclient.planfile import read_plan
 from syncclient.selection import parse_ids
-from syncclient.sources.bulk import BulkError, read_answers
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import HttpOptions, Traffic
 from syncclient.sources.limits import TokenBucket
 from syncclient.sources.ordinary import OrdinarySource
+from syncclient.sources.pipeline import BulkError, read_answers
 from tests.faults.fuzz.reshape import JSON_LINES, MSGPACK, TOML, Form
 from tests.support.forgery import Forgery, Frame, compress
 from tests.support.tagindexes import build
