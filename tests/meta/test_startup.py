@@ -8,7 +8,7 @@ import sys
 import pytest
 
 # Each takes 0.03 to 0.2 s, and is loaded where its work begins.
-HEAVY = {"libtorrent", "numpy", "pyroaring", "rich", "tuf", "zstandard"}
+HEAVY = {"aiohttp", "libtorrent", "numpy", "pyroaring", "rich", "tuf", "zstandard"}
 _SHOW = "import sys; {}; print(*{{name.partition('.')[0] for name in sys.modules}})"
 
 
@@ -35,5 +35,5 @@ def test_a_run_that_finds_nothing_to_do_loads_little(module: str) -> None:
 
 
 def test_a_process_that_looks_at_files_loads_next_to_nothing() -> None:
-    light = HEAVY | {"aiohttp", "asyncio", "msgpack", "sqlite3", "subprocess"}
+    light = HEAVY | {"asyncio", "msgpack", "sqlite3", "subprocess"}
     assert loaded("import syncclient.hand, syncclient.tasks") & light == set()
