@@ -62,6 +62,8 @@ T = TypeVar("T")
 _NOTICES_NAME = "notices"
 # So long a host is waited for before it is asked whether there is anything new in the full way.
 _SOON_S = 3.0
+# So long after the last record was written the kernel has long taken the files to the disk.
+_SYNC_AFTER_S = 600.0
 _UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -420,8 +422,12 @@ class Session:
     # ----------------------------------------------------------------- durability
 
     async def settle_earlier_runs(self) -> None:
-        """Make files of earlier runs durable, so that their records survive a power failure."""
-        if self.state.unsynced():
+        """Make files of earlier runs durable, so that their records survive a power failure.
+
+        Not those of a run just now: its bytes are still on their way to the disk, and waiting for
+        them may take longer than all else.
+        """
+        if self.state.unsynced() and self.state.quiet_s() > _SYNC_AFTER_S:
             await in_thread(self._sync)
 
     def _sync(self) -> None:

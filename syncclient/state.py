@@ -359,6 +359,13 @@ class State:
         tables = ("bucket", "asset", "made")
         return any(self._rows(query.format(table))[0][0] for table in tables)
 
+    def quiet_s(self) -> float:
+        """Seconds since anything was written here by an earlier run."""
+        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        stats = [file.stat() for file in files if file.exists()]
+        # Whoever opens the file makes an empty one beside it.
+        return time.time() - max((info.st_mtime for info in stats if info.st_size), default=0.0)
+
     def mark_synced(self) -> None:
         """Say that all files of this boot's rows are on disk; drop rows of boots that ended."""
         with self.transaction():

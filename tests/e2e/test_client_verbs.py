@@ -7,8 +7,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -386,6 +388,22 @@ def test_files_that_no_host_has_are_named(small: Publisher, tmp_path: Path) -> N
         done = bucketsync("upgrade", tmp_path / "tree", "--mirror", whole.url)
         assert (done.code, done["files_added"]) == (0, 10)
     assert contents(tmp_path / "tree") == tree
+
+
+def test_files_are_made_durable_by_a_later_run_not_at_once(host: RawHost, tmp_path: Path) -> None:
+    def boots() -> set[str]:
+        with closing(sqlite3.connect(state)) as db:
+            return {boot for (boot,) in db.execute("SELECT boot FROM bucket")}
+
+    tree = tmp_path / "tree"
+    state = tree / ".bucketsync/state.db"
+    assert bucketsync("clone", host.url, tree).code == 0
+    this_boot = boots()
+    assert bucketsync("status", tree).code == 0
+    assert boots() == this_boot != {""}
+    os.utime(state, (0, 0))
+    assert bucketsync("status", tree).code == 0
+    assert boots() == {""}
 
 
 # --------------------------------------------------------------------------- large files

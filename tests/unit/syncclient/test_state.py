@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -143,6 +144,18 @@ def test_rows_of_a_boot_that_ended_are_not_believed(
         state.mark_synced()
         assert not state.unsynced()
         assert list(state.load_assets()) == ["old"]
+
+
+def test_an_open_file_is_as_quiet_as_its_last_run_left_it(path: Path) -> None:
+    fill(path, 1)
+    with state_at(path) as state:
+        assert state.quiet_s() < 60
+    os.utime(path, (0, 0))
+    with state_at(path) as state:
+        state.load("original", 0)
+        assert state.quiet_s() > 10**6
+        state.store("original", 0, record(1))
+        assert state.quiet_s() < 60
 
 
 def test_a_doubt_leaves_the_file_ours_with_the_digest_of_no_file(path: Path) -> None:
