@@ -37,6 +37,7 @@ from syncclient.config import (
 )
 from syncclient.documents import write_durably
 from syncclient.events import Listener, Notice, Phase
+from syncclient.hatch import Nest
 from syncclient.hosts import Hosts
 from syncclient.places import Places
 from syncclient.pool import in_thread
@@ -183,6 +184,7 @@ class Session:
         )
         self.hosts = Hosts(urls, self.options, transport.retries)
         self.ahead = Ahead(self._ask_host, following)
+        self.nest = Nest()
         self.trust = TrustFolder(folders.trust)
         self._state: State | None = None
 
@@ -512,6 +514,7 @@ async def visit(
     async with AsyncExitStack() as stack:
         session = Session(tree, config, transport, listen, folders_of(tree, state_dir))
         stack.callback(session.close)
+        stack.push_async_callback(session.nest.close)
         await stack.enter_async_context(session.hosts)
         await stack.enter_async_context(session.ahead)
         yield session

@@ -20,6 +20,7 @@ from syncclient.assets import target_of
 from syncclient.cachedobject import object_path
 from syncclient.events import Phase, Progress
 from syncclient.fetch import RANGE_BYTES, Batch, Outcome
+from syncclient.hatch import workers_worth
 from syncclient.journal import Journal
 from syncclient.look import Look, Report
 from syncclient.parcels import Parcels, parcels_of
@@ -34,9 +35,8 @@ from syncclient.worker import Worker, WorkerSetup, open_workers
 # A batch ends at whichever comes first.
 _BATCH_BYTES = 2 * RANGE_BYTES
 _BATCH_FILES = 1000
-# Worker processes pay from this many files or bytes on; below, the client does all itself.
-_FILES_WORTH_WORKERS = 500
-_BYTES_WORTH_WORKERS = 64 * 2**20
+# Of more than this peers get their part, however late they join; of less, hosts wait for them.
+_WAITED_FOR_BYTES = 256 * 2**20
 
 
 class Sync:
@@ -82,7 +82,7 @@ class Sync:
             return
         session, report = self._session, self.report
         session.listen(Phase(name="transfer", total_files=files, total_bytes=size_bytes))
-        processes = _processes(files, size_bytes, session.transport.jobs)
+        processes = workers_worth(files, size_bytes, session.transport.jobs)
         # Each worker has its share of the connections.
         connections = max(1, session.options.connections // max(1, processes))
         options = replace(session.options, connections=connections)
@@ -92,7 +92,7 @@ class Sync:
             self._take_outcome(batch, outcome, journal)
 
         async with AsyncExitStack() as stack:
-            opened = open_workers(setup, processes, session.hosts.limiter)
+            opened = open_workers(setup, processes, session.hosts.limiter, session.nest)
             workers = await stack.enter_async_context(opened)
             transfer = Transfer(
                 session.hosts.urls,
@@ -116,8 +116,10 @@ class Sync:
     async def _share(self, transfer: Transfer, workers: Sequence[Worker], take: OnOutcome) -> None:
         """Let hosts and peers work off the plan, or one of them."""
         session, descriptor = self._session, self._wish.descriptor
-        shared = asks_peers(session.transport, descriptor, self.survey.fetch_bytes)
-        parcels = Parcels(parcels_of(self.survey.works), shared=shared)
+        size_bytes = self.survey.fetch_bytes
+        shared = asks_peers(session.transport, descriptor, size_bytes)
+        waits = shared and size_bytes < _WAITED_FOR_BYTES
+        parcels = Parcels(parcels_of(self.survey.works), shared=waits)
         if not shared:
             await transfer.run(self._batches(parcels))
             return
@@ -296,13 +298,6 @@ class Sync:
             if (root / ".bucketsync").exists():
                 with Store(root, self._session.run) as place:
                     place.clean_staging()
-
-
-def _processes(files: int, size_bytes: int, jobs: int) -> int:
-    """Worker processes: as many as the user says, else by the amount of work; 0 for none."""
-    if jobs:
-        return 0 if jobs == 1 else jobs
-    return 2 if files >= _FILES_WORTH_WORKERS or size_bytes >= _BYTES_WORTH_WORKERS else 0
 
 
 def batch_rows(entries: Entries, chosen: Rows) -> list[Rows]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Protocol, Self
 
 from manifests.errors import SyncError
 from syncclient.fetch import Batch, Outcome, Runner
+from syncclient.hatch import Nest
 from syncclient.pipes import STREAM_BYTES, messages, packed, write_all
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.http import HttpSource
@@ -79,27 +81,15 @@ class LocalWorker:
 class ProcessWorker:
     """Runs batches in a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._serial = 0
 
     @classmethod
-    async def start(cls, setup: WorkerSetup, rate_bytes_s: float) -> ProcessWorker:
-        """Start the process and hand it its setup."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            # Nothing is imported from the working directory, where a release may have put it.
-            "-P",
-            "-m",
-            "syncclient.worker",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=STREAM_BYTES,
-            # Ctrl-C is for the client, which ends its workers in order.
-            start_new_session=True,
-        )
+    async def start(cls, process: Process, setup: WorkerSetup, rate_bytes_s: float) -> Self:
+        """Hand a process its setup."""
         worker = cls(process)
         worker._send((setup, rate_bytes_s))
         worker._reader = asyncio.create_task(worker._read())
@@ -159,7 +149,7 @@ def _ended() -> SyncError:
 
 @asynccontextmanager
 async def open_workers(
-    setup: WorkerSetup, processes: int, limiter: TokenBucket
+    setup: WorkerSetup, processes: int, limiter: TokenBucket, nest: Nest
 ) -> AsyncIterator[list[Worker]]:
     """Workers for one transfer: ``processes`` of them, or this process for 0."""
     async with AsyncExitStack() as stack:
@@ -168,7 +158,8 @@ async def open_workers(
             return
         workers: list[Worker] = []
         for _ in range(processes):
-            worker = await ProcessWorker.start(setup, limiter.rate_bytes_s / processes)
+            rate_bytes_s = limiter.rate_bytes_s / processes
+            worker = await ProcessWorker.start(await nest.take(), setup, rate_bytes_s)
             stack.push_async_callback(worker.close)
             workers.append(worker)
         yield workers

@@ -14,6 +14,7 @@ import pytest
 from manifests.errors import ExitCode, StoreError, SyncError, TransferError
 from syncclient.events import Notice
 from syncclient.fetch import Batch, Outcome
+from syncclient.hatch import Nest
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.limits import TokenBucket
 from syncclient.transfer import Patience, Transfer
@@ -97,7 +98,7 @@ async def transfer(  # noqa: PLR0913 (hosts differ in many ways)
     async with hosts_of(content, scripts) as hosts:
         urls = (*nobody, *(host.url for host in hosts))
         setup = WorkerSetup(run="run", urls=urls, options=HttpOptions(timeout_s=5))
-        async with open_workers(setup, processes, TokenBucket(0)) as workers:
+        async with open_workers(setup, processes, TokenBucket(0), Nest()) as workers:
             return await run(urls, workers, batches, hosts, retries)
 
 
@@ -360,7 +361,7 @@ async def test_without_hosts_what_is_missing_is_named(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     setup = WorkerSetup(run="run", urls=(), options=HttpOptions())
-    async with open_workers(setup, 0, TokenBucket(0)) as workers:
+    async with open_workers(setup, 0, TokenBucket(0), Nest()) as workers:
         result = await run((), workers, every(publisher, tmp_path)[:1], [])
     assert result.error is None
     assert result.transfer.failed == 20

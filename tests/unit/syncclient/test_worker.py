@@ -18,6 +18,7 @@ import pytest
 
 from manifests.errors import StoreError, SyncError, TransferError
 from syncclient.fetch import Batch, Outcome
+from syncclient.hatch import Nest, workers_worth
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.limits import TokenBucket
 from syncclient.worker import ProcessWorker, Worker, WorkerSetup, open_workers
@@ -42,7 +43,7 @@ async def workers_of(
     with raw_host(publisher.repo, script) as host:
         options = HttpOptions(timeout_s=5, bwlimit=bwlimit)
         setup = WorkerSetup(run="run", urls=(host.url,), options=options)
-        async with open_workers(setup, processes, TokenBucket(bwlimit)) as workers:
+        async with open_workers(setup, processes, TokenBucket(bwlimit), Nest()) as workers:
             yield workers, host
 
 
@@ -151,9 +152,10 @@ def test_a_process_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
     for name in ("pickle", "asyncio", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('a release took over')")
     code = (
-        "import asyncio; from syncclient.worker import *; from syncclient.sources.host import *\n"
+        "import asyncio; from syncclient.hatch import *\n"
+        "from syncclient.worker import *; from syncclient.sources.host import *\n"
         "async def main():\n"
-        "    worker = await ProcessWorker.start(\n"
+        "    worker = await ProcessWorker.start(await spawn_worker(),\n"
         "        WorkerSetup(run='r', urls=(), options=HttpOptions()), 0.0)\n"
         "    await worker.close()\n"
         "    return worker._process.returncode\n"
@@ -193,3 +195,26 @@ def test_a_worker_without_a_client_ends(tmp_path: Path) -> None:
     ) as process:
         process.communicate(timeout=30)
         assert process.returncode != -signal.SIGKILL
+
+
+async def test_a_process_that_nobody_needs_ends_with_the_run() -> None:
+    nest = Nest()
+    await nest.fill(2)
+    taken = await nest.take()
+    await nest.close()
+    assert taken.returncode is None
+    taken.kill()
+    await taken.wait()
+    # Neither was the other one left: its pid is free again.
+    assert await nest.take() is not taken
+    await nest.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "size_bytes", "jobs", "expected"),
+    [(499, 0, 0, 0), (500, 0, 0, 2), (1, 2**26, 0, 2), (9, 9, 4, 4), (10**6, 0, 1, 0)],
+)
+def test_processes_are_worth_it_for_much(
+    files: int, size_bytes: int, jobs: int, expected: int
+) -> None:
+    assert workers_worth(files, size_bytes, jobs) == expected
