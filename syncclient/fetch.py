@@ -202,7 +202,12 @@ class Runner:
     async def on_disk(self, function: Callable[[], T]) -> T:
         """Run something in the disk thread, to its end even if the caller is cancelled."""
         future = asyncio.get_running_loop().run_in_executor(self._disk, function)
-        return await asyncio.shield(future)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # Nobody asks any more what became of it, which asyncio would complain of.
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
 
     def store(self, root: str) -> Store:
         """The store of a place; for the disk thread only."""

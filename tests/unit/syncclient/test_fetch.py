@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import random
 import threading
@@ -402,3 +403,24 @@ async def test_a_cancelled_batch_leaves_nothing_half_done(tmp_path: Path) -> Non
     assert not target(tmp_path).exists()
     await run_large(batch)
     assert target(tmp_path).read_bytes() == LARGE
+
+
+async def test_an_error_after_a_cancel_is_nobodys_any_more() -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait()
+        raise StoreError("full")
+
+    async with Runner("run") as runner:
+        task = asyncio.create_task(runner.on_disk(work))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        go_on.set()
+    del task
+    gc.collect()
+    assert complaints == []
