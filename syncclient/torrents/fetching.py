@@ -22,9 +22,9 @@ import shutil
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,7 @@ from syncclient.places import Places
 from syncclient.plan import Rows
 from syncclient.store import STAGING
 from syncclient.torrents.apart import SwarmProcess
+from syncclient.torrents.claims import Claim, Pace, as_parcels, by_parcel, files_due
 from syncclient.torrents.finding import PeerFinder
 from syncclient.torrents.members import Member, Metainfo, SwarmEndedError
 from syncclient.torrents.memory import NO_MEMORY, MemoryStaging
@@ -58,11 +59,8 @@ _SLOW_START_S: Final = 1.0
 _LEFT_S: Final = 1.0
 # Longer than that, and hosts that are idle take the rest.
 _SOON_S: Final = 10.0
-_PACE_S: Final = 5.0
 _LOOK_S: Final = 0.5
 _GATHER_S: Final = 0.05
-_COMMIT_S: Final = 1.0
-_COMMIT_ALL_S: Final = 5.0
 _BATCHES_A_WORKER: Final = 4
 _BATCH_FILES: Final = 1000
 # A .torrent that is more than this share of what is wanted of it is not worth its bytes.
@@ -89,46 +87,6 @@ class Ways:
     # Whether libtorrent may find peers by itself: by other trackers, the hash table, the network.
     finds_more: bool
     memory: MemoryStaging = NO_MEMORY
-
-
-@dataclass(slots=True, eq=False)
-class _Claim:
-    """What one torrent is to bring: where each wanted file (row of the metainfo) belongs."""
-
-    run: Run
-    metainfo: Metainfo
-    places: dict[int, tuple[Parcel, int]]
-    left: set[int] = field(default_factory=set)
-    returned: set[int] = field(default_factory=set)
-
-    def sizes(self, rows: Iterable[int]) -> int:
-        return sum(int(self.places[row][0].work.fetch.sizes[self.places[row][1]]) for row in rows)
-
-
-@dataclass(slots=True)
-class _Pace:
-    """How fast a torrent comes; ``moved_s`` is when it last did (monotonic seconds)."""
-
-    moved_s: float
-    _marks: deque[tuple[float, int]] = field(default_factory=deque)
-
-    @property
-    def has_begun(self) -> bool:
-        return bool(self._marks)
-
-    def note(self, done_bytes: int, now_s: float) -> None:
-        """So many bytes are here; what was thrown away does not count when it comes again."""
-        if done_bytes <= (self._marks[-1][1] if self._marks else 0):
-            return
-        self.moved_s = now_s
-        self._marks.append((now_s, done_bytes))
-        while now_s - self._marks[0][0] > _PACE_S:
-            self._marks.popleft()
-
-    def seconds_for(self, size_bytes: int) -> float:
-        """How long that many bytes take at the pace of the last seconds; 0 if it is not known."""
-        (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
-        return size_bytes * (last_s - first_s) / (last - first) if last > first else 0.0
 
 
 class PeerTransfer:
@@ -227,7 +185,7 @@ class PeerTransfer:
             self._give_back(claim)
             await self._swarm.forget(claim.metainfo)
 
-    async def _open(self, run: Run) -> _Claim | None:
+    async def _open(self, run: Run) -> Claim | None:
         """Claim what is wanted of one torrent, if there is enough."""
         if not self._wants(run) or not self._is_hopeful(run):
             return None
@@ -249,7 +207,7 @@ class PeerTransfer:
             return None
         return claim
 
-    def _claim(self, run: Run, metainfo: Metainfo) -> _Claim:
+    def _claim(self, run: Run, metainfo: Metainfo) -> Claim:
         rows_of = {path: row for row, path in enumerate(metainfo.paths)}
         layout, places = self._ways.places.layout, dict[int, tuple[Parcel, int]]()
 
@@ -265,17 +223,17 @@ class PeerTransfer:
             names = parcel.work.fetch.take(parcel.rows).names()
             for row, name in zip(parcel.rows.tolist(), names, strict=True):
                 places[rows_of[prefix + name]] = (parcel, row)
-        return _Claim(run=run, metainfo=metainfo, places=places, left=set(places))
+        return Claim(run=run, metainfo=metainfo, places=places, left=set(places))
 
-    def _give_back(self, claim: _Claim) -> None:
+    def _give_back(self, claim: Claim) -> None:
         """Return what is left of a claim to the plan."""
-        parcels = list(_parts(claim, claim.left))
+        parcels = list(as_parcels(claim, claim.left))
         claim.left.clear()
         self._parcels.give_back(parcels)
 
     # ----------------------------------------------------------------- one torrent
 
-    async def _fetch(self, claim: _Claim) -> None:
+    async def _fetch(self, claim: Claim) -> None:
         run, places = claim.run, self._ways.places
         size_bytes, name = claim.sizes(claim.left), run.key.hex()
         staging = self._ways.memory.take(name, len(claim.left), size_bytes)
@@ -305,7 +263,7 @@ class PeerTransfer:
         await asyncio.to_thread(shutil.rmtree, staging, ignore_errors=True)
         self._ways.memory.give_back(staging)
 
-    async def _offer(self, claim: _Claim) -> None:
+    async def _offer(self, claim: Claim) -> None:
         """Offer what was fetched from where it is now, until the run ends or others need room."""
         run, places = claim.run, self._ways.places
         brought = sorted(set(claim.places) - claim.left - claim.returned)
@@ -320,12 +278,12 @@ class PeerTransfer:
         self._offered.append(await self._swarm.offer(claim.metainfo, root, held, peers=peers))
         self._states[run.key] = (run, State.SEEDING)
 
-    async def _watch(self, claim: _Claim, member: Member, staging: Path) -> None:
+    async def _watch(self, claim: Claim, member: Member, staging: Path) -> None:
         """Commit what completes, until all is there or it takes too long."""
         rows_by_index = {int(claim.metainfo.index[row]): row for row in claim.places}
         known = set(self._finder.peers_of(claim.run))
         committed_s = asked_s = time.monotonic()
-        pace = _Pace(moved_s=committed_s)
+        pace = Pace(moved_s=committed_s)
         ready = {row for row in claim.left if not claim.metainfo.piece_counts[row]}
         self._barren += 1
         while claim.left:
@@ -333,7 +291,7 @@ class PeerTransfer:
             ready |= {rows_by_index[n] for n in member.take_completed() if n in rows_by_index}
             ready &= claim.left
             now_s = time.monotonic()
-            if due := _due(claim, ready, now_s - committed_s):
+            if due := files_due(claim, ready, now_s - committed_s):
                 await self._bring(claim, member, due, staging)
                 committed_s = pace.moved_s = time.monotonic()
                 continue
@@ -360,7 +318,7 @@ class PeerTransfer:
             # Files complete by the hundred.
             await asyncio.sleep(_GATHER_S)
 
-    async def _bring(self, claim: _Claim, member: Member, rows: set[int], staging: Path) -> None:
+    async def _bring(self, claim: Claim, member: Member, rows: set[int], staging: Path) -> None:
         """Let files that are complete enter the tree."""
         if rows:
             await self._swarm.flush(member)
@@ -375,13 +333,13 @@ class PeerTransfer:
         if self._caution.active and member.failed_pieces:
             raise TransferError(f"{_names(known)} sent wrong bytes and is left out")
 
-    def _new_peers(self, claim: _Claim, known: set[Address]) -> set[Address]:
+    def _new_peers(self, claim: Claim, known: set[Address]) -> set[Address]:
         """Peers that a torrent has not been told of; with caution it has one for good."""
         if self._caution.active and known:
             return set()
         return set(self._finder.peers_of(claim.run)) - known
 
-    def _is_over(self, pace: _Pace, now_s: float, peers: int) -> bool:
+    def _is_over(self, pace: Pace, now_s: float, peers: int) -> bool:
         """Whether nothing came for so long that others should have what is left."""
         still_s = now_s - pace.moved_s
         if self._ways.alone:
@@ -391,7 +349,7 @@ class PeerTransfer:
             return still_s > (_LEFT_S if left_alone else _STALLED_S)
         return still_s > (_NEXT_BYTES_S if pace.has_begun else _FIRST_BYTES_S)
 
-    def _is_late(self, claim: _Claim, pace: _Pace, now_s: float) -> bool:
+    def _is_late(self, claim: Claim, pace: Pace, now_s: float) -> bool:
         """Whether hosts have nothing to do while peers have much."""
         if self._ways.alone or not self._parcels.idle.is_set():
             return False
@@ -399,7 +357,7 @@ class PeerTransfer:
             return now_s - pace.moved_s > _SLOW_START_S
         return pace.seconds_for(claim.sizes(claim.left)) > _SOON_S
 
-    async def _halve(self, claim: _Claim, member: Member) -> None:
+    async def _halve(self, claim: Claim, member: Member) -> None:
         """Give half of what has not begun to come to the hosts."""
         begun = await self._swarm.begun(member, claim.metainfo)
         waiting = [row for row in sorted(claim.left) if not begun[row]]
@@ -407,9 +365,9 @@ class PeerTransfer:
         claim.left -= given
         claim.returned |= given
         await self._swarm.want(member, claim.metainfo, claim.left)
-        self._parcels.give_back(_parts(claim, given))
+        self._parcels.give_back(as_parcels(claim, given))
 
-    async def _commit(self, claim: _Claim, ready: set[int], staging: Path) -> None:
+    async def _commit(self, claim: Claim, ready: set[int], staging: Path) -> None:
         """Let workers check staged files and name them in the tree, some batches at a time."""
         slots = asyncio.Semaphore(_BATCHES_A_WORKER * len(self._ways.workers))
         folders = staging / claim.run.variant
@@ -430,7 +388,7 @@ class PeerTransfer:
 
         with first_of_group():
             async with asyncio.TaskGroup() as group:
-                for parcel, rows in _by_parcel(claim, ready):
+                for parcel, rows in by_parcel(claim, ready):
                     for start in range(0, len(rows), _BATCH_FILES):
                         group.create_task(place(parcel, rows[start : start + _BATCH_FILES]))
         if wrong := ready & claim.left:
@@ -448,37 +406,7 @@ def _names(peers: Iterable[Address]) -> str:
     return ", ".join(f"{peer.host} port {peer.port}" for peer in sorted(peers))
 
 
-def _by_parcel(claim: _Claim, rows: Iterable[int]) -> list[tuple[Parcel, list[int]]]:
-    """Rows of the metainfo by the parcels that they belong to, each in the parcel's order."""
-    found: dict[int, tuple[Parcel, list[int]]] = {}
-    for row in rows:
-        parcel = claim.places[row][0]
-        found.setdefault(id(parcel), (parcel, []))[1].append(row)
-    for _, those in found.values():
-        those.sort(key=lambda row: claim.places[row][1])
-    return list(found.values())
-
-
-def _parts(claim: _Claim, rows: Iterable[int]) -> Iterator[Parcel]:
-    """Rows of the metainfo as parcels."""
-    for parcel, those in _by_parcel(claim, rows):
-        yield parcel.only(np.array([claim.places[row][1] for row in those], np.intp))
-
-
-def _ripe(claim: _Claim, ready: set[int]) -> set[int]:
-    """What is ready of parcels of which all is: a batch of a whole parcel costs the least."""
-    short = {id(claim.places[row][0]) for row in claim.left - ready}
-    return {row for row in ready if id(claim.places[row][0]) not in short}
-
-
-def _due(claim: _Claim, ready: set[int], waited_s: float) -> set[int]:
-    """What is ready and should be committed now, ``waited_s`` after the last time."""
-    if ready == claim.left or waited_s >= _COMMIT_ALL_S:
-        return set(ready)
-    return _ripe(claim, ready) if waited_s >= _COMMIT_S else set()
-
-
-def _prepare(staging: Path, claim: _Claim) -> bool:
+def _prepare(staging: Path, claim: Claim) -> bool:
     """Make staging ready, with empty files made and those of the tree taken out.
 
     libtorrent opens by path, so no link may stand there.  Returns whether it is new.

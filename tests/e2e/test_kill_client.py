@@ -18,8 +18,9 @@ import pytest
 
 from manifests.paths import PRIVATE_FOLDER
 from tests.support.client import Process, bucketsync, contents, started
-from tests.support.rawhost import Exchange, RawHost, raw_host, repository_content, slow
+from tests.support.rawhost import RawHost, raw_host, repository_content, slow
 from tests.support.releases import Publisher, make_publisher, random_files
+from tests.support.survival import fetched_again, places
 
 KILLS = 10
 # Larger than the gaps that are fetched along: a finished file between two missing ones counts.
@@ -59,33 +60,6 @@ def die(process: Process, host: RawHost, sent_bytes: int, late_s: float) -> bool
     process.send(signal.SIGKILL)
     process.wait()
     return True
-
-
-def places(publisher: Publisher) -> dict[str, dict[str, tuple[int, int]]]:
-    """For each pack, the span of bytes of each path of a tree that lies in it."""
-    found: dict[str, dict[str, tuple[int, int]]] = {}
-    for folder in publisher.repo.glob("files/*/*/*"):
-        start, spans = 0, {}
-        for file in sorted(folder.iterdir(), key=lambda path: int(path.stem)):
-            stop = start + file.stat().st_size
-            spans["/".join(file.parts[-3:])] = (start, stop)
-            start = stop
-        found["packs/" + "/".join(folder.parts[-3:])] = spans
-    return found
-
-
-def fetched_again(
-    log: list[Exchange], finished: set[str], packs: dict[str, dict[str, tuple[int, int]]]
-) -> list[str]:
-    """The finished files of which a byte was asked for."""
-    again = []
-    for exchange in log:
-        for path, (first, last) in packs.get(exchange.path, {}).items():
-            asked = exchange.request.spans or []
-            if path in finished and any(start < last and first < stop for start, stop in asked):
-                again.append(path)
-        again += [path for path in finished if exchange.path.endswith(path)]
-    return again
 
 
 def right(tree: Path, editions: list[dict[str, bytes]]) -> dict[str, bytes]:
