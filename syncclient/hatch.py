@@ -1,4 +1,4 @@
-"""Worker processes before there is work for them: when they are worth it, and starting them early.
+"""Starting processes; worker processes before there is work for them, and when they are worth it.
 
 A process takes a quarter of a second until it can begin, most of it imports.  A clone knows from
 the descriptor that it will need some, and looks at its tree for as long.  Nothing heavy is
@@ -26,20 +26,25 @@ def workers_worth(files: int, size_bytes: int, jobs: int) -> int:
     return 2 if files >= _FILES_WORTH_WORKERS or size_bytes >= _BYTES_WORTH_WORKERS else 0
 
 
-async def spawn_worker() -> Process:
-    """A process that waits for its setup on stdin, and ends when that does."""
+async def spawn(module: str) -> Process:
+    """A process of this program that waits for messages on stdin, and ends when that does."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         # Nothing is imported from the working directory, where a release may have put it.
         "-P",
         "-m",
-        "syncclient.worker",
+        module,
         stdin=PIPE,
         stdout=PIPE,
         limit=STREAM_BYTES,
-        # Ctrl-C is for the client, which ends its workers in order.
+        # Ctrl-C is for the client, which ends its processes in order.
         start_new_session=True,
     )
+
+
+async def spawn_worker() -> Process:
+    """One that waits for its setup."""
+    return await spawn("syncclient.worker")
 
 
 class Nest:

@@ -17,7 +17,7 @@ import ctypes
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -26,6 +26,7 @@ from typing import Any, Final, Self
 
 from manifests.columns import Bools
 from manifests.errors import TransferError
+from syncclient.hatch import spawn
 from syncclient.pipes import STREAM_BYTES, messages, packed, write_all
 from syncclient.torrents.members import Member, Metainfo, Status, SwarmEndedError, SwarmSettings
 from syncclient.torrents.peers import Address
@@ -59,18 +60,7 @@ class SwarmProcess:
 
     async def __aenter__(self) -> Self:
         """Start the process, and wait until it listens."""
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            # Nothing is imported from the working directory, where a release may have put it.
-            "-P",
-            "-m",
-            "syncclient.torrents.apart",
-            stdin=PIPE,
-            stdout=PIPE,
-            limit=STREAM_BYTES,
-            # Ctrl-C is for the client, which ends it in order.
-            start_new_session=True,
-        )
+        self._process = await spawn("syncclient.torrents.apart")
         self._reading = asyncio.create_task(self._read())
         try:
             self.port = await self._call("begin", self._settings, os.getpid())
