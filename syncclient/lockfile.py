@@ -34,6 +34,15 @@ from syncclient.release import ReleaseView
 _FORMAT: Final = 1
 # Longer than any line: a path of a variant, a bucket and an id, a size, a digest.
 _MAX_LINE_BYTES: Final = 4096
+# What readers of a line raise where it is not as we write it.
+_MALFORMED: Final = (
+    AttributeError,
+    LookupError,
+    ManifestError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
 _HINT: Final = "Make it again with `bucketsync lock`, or get another copy of it."
 
 
@@ -142,10 +151,7 @@ def read_lock(path: Path) -> Lock:
         return _checked(
             path, head, Digest(hasher.digest()), np.unique(np.frombuffer(ids, np.uint32))
         )
-    except (
-        *(AttributeError, LookupError, TypeError, ValueError),
-        *(OverflowError, ManifestError),
-    ) as error:
+    except _MALFORMED as error:
         message = f"{path}:{number}: not a line of a lock file ({error})"
         raise ConfigError(message, hint=_HINT) from error
     except OSError as error:

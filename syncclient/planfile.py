@@ -73,9 +73,9 @@ def steps_of(work: Work) -> dict[str, list[str]]:
     }
 
 
-def asset_steps(sync: Look) -> dict[str, list[str]]:
+def asset_steps(look: Look) -> dict[str, list[str]]:
     """The paths of each kind of step on assets."""
-    assets = sync.assets
+    assets = look.assets
     return {
         "add": [asset.path.text for asset in assets.added],
         "change": [asset.path.text for asset, _ in assets.changed],
@@ -84,9 +84,9 @@ def asset_steps(sync: Look) -> dict[str, list[str]]:
     }
 
 
-def row_steps(sync: Look) -> dict[str, list[str]]:
+def row_steps(look: Look) -> dict[str, list[str]]:
     """The names of each kind of step on the release's files of metadata."""
-    rows = sync.rows
+    rows = look.rows
     return {
         "add": [file.path.parts[-1] for file in rows.added],
         "change": [file.path.parts[-1] for file, _ in rows.changed],
@@ -95,12 +95,12 @@ def row_steps(sync: Look) -> dict[str, list[str]]:
     }
 
 
-def _rows_folder(sync: Look) -> str:
-    return f"{METADATA_FOLDER}/{sync.view.descriptor.release}"
+def _rows_folder(look: Look) -> str:
+    return f"{METADATA_FOLDER}/{look.view.descriptor.release}"
 
 
 def write_plan(
-    path: Path, sync: Look, chosen: Selection, descriptor: str, *, delete: bool
+    path: Path, look: Look, chosen: Selection, descriptor: str, *, delete: bool
 ) -> None:
     """Write what a survey found; StoreError if the file cannot be written.
 
@@ -108,9 +108,9 @@ def write_plan(
     """
     head = {
         "format": _FORMAT,
-        "tree": str(sync.places.tree.absolute()),
-        "dataset": sync.view.descriptor.dataset,
-        "release": sync.view.descriptor.release,
+        "tree": str(look.places.tree.absolute()),
+        "dataset": look.view.descriptor.dataset,
+        "release": look.view.descriptor.release,
         "descriptor": descriptor,
         "selection": {
             "variants": chosen.variants,
@@ -125,8 +125,8 @@ def write_plan(
     try:
         with path.open("wb") as file:
             file.write(orjson.dumps(head) + b"\n")
-            folders = [("", asset_steps(sync)), (_rows_folder(sync), row_steps(sync))]
-            folders += [(_folder(work, sync.places), steps_of(work)) for work in sync.survey.works]
+            folders = [("", asset_steps(look)), (_rows_folder(look), row_steps(look))]
+            folders += [(_folder(work, look.places), steps_of(work)) for work in look.survey.works]
             for folder, steps in folders:
                 if not delete:
                     steps["remove"] = []
@@ -187,28 +187,28 @@ def _read_line(plan: PlanFile, line: dict[str, Any]) -> None:
             plan.steps[(str(line["folder"]), kind)] = frozenset(map(str, line[kind]))
 
 
-def restrict(sync: Look, plan: PlanFile) -> int:
+def restrict(look: Look, plan: PlanFile) -> int:
     """Leave only what the plan says in a fresh survey; the number of steps that are stale.
 
     Files that are to be fetched but are not in the plan are counted in the report as left.
     """
-    survey, stale = sync.survey, 0
+    survey, stale = look.survey, 0
     left = dict(plan.steps)
     works = []
     for work in survey.works:
-        folder, now = _folder(work, sync.places), steps_of(work)
+        folder, now = _folder(work, look.places), steps_of(work)
         planned = {kind: left.pop((folder, kind), frozenset()) for kind in _STEPS}
         agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}
         stale += _contested(planned, agreed, now)
-        stale += _still_there(planned["remove"] - agreed["remove"], now, folder, sync.places)
+        stale += _still_there(planned["remove"] - agreed["remove"], now, folder, look.places)
         works.append(_cut(work, agreed))
-        sync.report.files_left += len(work.fetch) - len(works[-1].fetch)
-    stale += _restrict_assets(sync, {kind: left.pop(("", kind), frozenset()) for kind in _STEPS})
-    rows = _rows_folder(sync)
-    stale += _restrict_rows(sync, {kind: left.pop((rows, kind), frozenset()) for kind in _STEPS})
+        look.report.files_left += len(work.fetch) - len(works[-1].fetch)
+    stale += _restrict_assets(look, {kind: left.pop(("", kind), frozenset()) for kind in _STEPS})
+    rows = _rows_folder(look)
+    stale += _restrict_rows(look, {kind: left.pop((rows, kind), frozenset()) for kind in _STEPS})
     # Folders where nothing is to do any more: additions and changes there are done.
     for (folder, kind), names in left.items():
-        stale += _still_there(names, {}, folder, sync.places) if kind == "remove" else 0
+        stale += _still_there(names, {}, folder, look.places) if kind == "remove" else 0
     survey.works = [work for work in works if len(work.fetch) or work.remove]
     _recount(survey)
     return stale
@@ -240,19 +240,19 @@ def _cut(work: Work, agreed: dict[str, frozenset[str]]) -> Work:
     )
 
 
-def _restrict_assets(sync: Look, planned: dict[str, frozenset[str]]) -> int:
+def _restrict_assets(look: Look, planned: dict[str, frozenset[str]]) -> int:
     """Cut the assets to the plan; the number of stale steps."""
-    assets, now = sync.assets, asset_steps(sync)
+    assets, now = look.assets, asset_steps(look)
     agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}
     before = len(assets.fetch)
     assets.added = [asset for asset in assets.added if asset.path.text in planned["add"]]
     assets.changed = [pair for pair in assets.changed if pair[0].path.text in planned["change"]]
     assets.foreign = [asset for asset in assets.foreign if asset.path.text in planned["aside"]]
     assets.remove = [pair for pair in assets.remove if pair[0].text in planned["remove"]]
-    sync.report.files_left += before - len(assets.fetch)
+    look.report.files_left += before - len(assets.fetch)
     contested = {name for names in now.values() for name in names}
     gone = planned["remove"] - agreed["remove"] - contested
-    places = (sync.places.asset(SafePath(text)) for text in gone)
+    places = (look.places.asset(SafePath(text)) for text in gone)
     names = (text.rpartition("/")[2] for text in gone)
     return _contested(planned, agreed, now) + sum(
         os.path.lexists(Path(root, *folder, name))
@@ -260,15 +260,15 @@ def _restrict_assets(sync: Look, planned: dict[str, frozenset[str]]) -> int:
     )
 
 
-def _restrict_rows(sync: Look, planned: dict[str, frozenset[str]]) -> int:
+def _restrict_rows(look: Look, planned: dict[str, frozenset[str]]) -> int:
     """Cut the files of metadata to the plan; the number of stale steps."""
-    rows, now = sync.rows, row_steps(sync)
+    rows, now = look.rows, row_steps(look)
     agreed = {kind: planned[kind] & set(now[kind]) for kind in _STEPS}
     before = len(rows.make)
     rows.added = [file for file in rows.added if file.path.parts[-1] in planned["add"]]
     rows.changed = [pair for pair in rows.changed if pair[0].path.parts[-1] in planned["change"]]
     rows.foreign = [file for file in rows.foreign if file.path.parts[-1] in planned["aside"]]
-    sync.report.files_left += before - len(rows.make)
+    look.report.files_left += before - len(rows.make)
     return _contested(planned, agreed, now)
 
 

@@ -55,9 +55,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             await _learn_the_past(session)
             wish = replace(await wish_of(args, descriptor, session), fetch=not args.no_fetch)
 
-            async def tell(sync: Look) -> None:
-                kept = len(sync.assets.kept) + len(sync.rows.kept)
-                out.summary(files_adopted=sync.survey.adopted + kept)
+            async def tell(look: Look) -> None:
+                kept = len(look.assets.kept) + len(look.rows.kept)
+                out.summary(files_adopted=look.survey.adopted + kept)
 
             return await bring_about(session, wish, out, dry_run=args.dry_run, between=tell)
 

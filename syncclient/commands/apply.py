@@ -53,9 +53,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             descriptor, _ = await target_of(session, plan.release)
             _check_release(plan, Digest.of(descriptor.encode()).hex)
 
-            async def cut(sync: Look) -> None:
+            async def cut(look: Look) -> None:
                 nonlocal stale
-                stale = restrict(sync, plan)
+                stale = restrict(look, plan)
 
             wish = replace(await wish_of(args, descriptor, session), delete=plan.delete)
             code = await bring_about(session, wish, out, dry_run=args.dry_run, between=cut)

@@ -70,20 +70,20 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             )
             found: list[Look] = []
 
-            async def keep(sync: Look) -> None:
-                found.append(sync)
+            async def keep(look: Look) -> None:
+                found.append(look)
 
             try:
                 return await bring_about(session, wish, out, dry_run=args.dry_run, between=keep)
             finally:
-                for sync in found:
-                    _tell(sync, out)
+                for look in found:
+                    _tell(look, out)
 
     return run_async(body, out)
 
 
-def _tell(sync: Look, out: Output) -> None:
-    report = sync.report
+def _tell(look: Look, out: Output) -> None:
+    report = look.report
     placed = report.files_added + report.files_changed
     out.summary(
         files_linked=report.files_linked,

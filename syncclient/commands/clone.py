@@ -77,10 +77,10 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             if not args.dry_run:
                 await session.nest.fill(_workers(wish, transport.jobs))
 
-            async def check(sync: Look) -> None:
+            async def check(look: Look) -> None:
                 if lock is not None:
-                    await sync.open()
-                    await in_thread(lambda: check_lock(lock, args.lock, sync.view))
+                    await look.open()
+                    await in_thread(lambda: check_lock(lock, args.lock, look.view))
 
             return await bring_about(session, wish, out, dry_run=args.dry_run, between=check)
 

@@ -52,10 +52,10 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             descriptor, expired = await target_of(session, args.to)
             name = Digest.of(descriptor.encode()).hex
 
-            async def write(sync: Look) -> None:
+            async def write(look: Look) -> None:
                 chosen = session.config.selection
                 await in_thread(
-                    lambda: write_plan(args.out, sync, chosen, name, delete=args.delete)
+                    lambda: write_plan(args.out, look, chosen, name, delete=args.delete)
                 )
 
             wish = await wish_of(args, descriptor, session)

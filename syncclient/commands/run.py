@@ -81,19 +81,19 @@ async def bring_about(
     ``between`` is called when the survey is done.  What is wished becomes the tree's own setting
     when the guards have let it pass.
     """
-    async with Look(session, wish) as sync:
-        await sync.look()
+    async with Look(session, wish) as look:
+        await look.look()
         if between is not None:
-            await between(sync)
-        await tell_plan(session, sync, out)
+            await between(look)
+        await tell_plan(session, look, out)
         if dry_run:
-            out.summary(**plan_summary(sync))
+            out.summary(**plan_summary(look))
             return ExitCode.COMPLETE
-        sync.check_guards()
+        look.check_guards()
         await session.keep(replace(session.config, release=wish.descriptor.release))
         try:
-            report = await sync.carry_out()
+            report = await look.carry_out()
         finally:
-            out.summary(**sync.report.summary())
-        tell_report(report, sync, out)
+            out.summary(**look.report.summary())
+        tell_report(report, look, out)
         return report.exit_code

@@ -48,9 +48,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                 raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
             # Nothing is written, so a disk that is not there may be told as files missing.
             wish = replace(await wish_of(args, descriptor, session), refetch=True)
-            async with Look(session, wish) as sync:
-                await sync.look()
-            return _tell(sync, found, session, out)
+            async with Look(session, wish) as look:
+                await look.look()
+            return _tell(look, found, session, out)
 
     return run_async(body, out)
 
@@ -63,18 +63,18 @@ async def _newest(session: Session) -> str | None:
         return None
 
 
-def _tell(sync: Look, found: str | None, session: Session, out: Output) -> ExitCode:
-    survey, singles = sync.survey, (sync.assets, sync.rows)
+def _tell(look: Look, found: str | None, session: Session, out: Output) -> ExitCode:
+    survey, singles = look.survey, (look.assets, look.rows)
     ok = survey.kept + sum(len(found.kept) for found in singles)
     missing = survey.added + sum(len(found.added) for found in singles)
     changed = survey.changed + survey.foreign
     changed += sum(len(found.changed) + len(found.foreign) for found in singles)
-    release = sync.report.release
+    release = look.report.release
     out.summary(
         files_ok=ok,
         files_missing=missing,
         files_changed=changed,
-        files_extra=survey.extra + sync.removals,
+        files_extra=survey.extra + look.removals,
         files_unavailable=survey.unavailable,
         release=release,
         newest=found,

@@ -16,25 +16,25 @@ _SHOWN_NAMES: Final = 20
 _EVENT_NAMES: Final = 10_000
 
 
-def plan_summary(sync: Look) -> dict[str, object]:
+def plan_summary(look: Look) -> dict[str, object]:
     """Summary fields of a plan that is only shown."""
-    survey, assets, rows = sync.survey, sync.assets, sync.rows
+    survey, assets, rows = look.survey, look.assets, look.rows
     new: tuple[Sized, ...] = (assets.added, assets.foreign, rows.added, rows.foreign)
     return {
-        "release": sync.report.release,
+        "release": look.report.release,
         "files_to_add": survey.added + survey.foreign + sum(map(len, new)),
         "files_to_change": survey.changed + len(assets.changed) + len(rows.changed),
-        "files_to_remove": sync.removals,
-        "files_kept": sync.report.files_kept,
+        "files_to_remove": look.removals,
+        "files_kept": look.report.files_kept,
         "files_unavailable": survey.unavailable,
         "bytes_to_fetch": survey.fetch_bytes + assets.fetch_bytes + rows.fetch_bytes,
         "scan": survey.scan,
     }
 
 
-async def tell_plan(session: Session, sync: Look, out: Output) -> None:
+async def tell_plan(session: Session, look: Look, out: Output) -> None:
     """What is to be done: one line, then what is to be fetched and what is not selected."""
-    plan = plan_summary(sync)
+    plan = plan_summary(look)
     out.event("plan", **plan)
     parts = [
         f"{format_count(int(str(plan[key])))} {word}"
@@ -48,13 +48,13 @@ async def tell_plan(session: Session, sync: Look, out: Output) -> None:
         if plan[key]
     ]
     size = format_size(int(str(plan["bytes_to_fetch"])))
-    out.say(f"{sync.report.release}: {', '.join(parts) or 'nothing to do'}; {size} to fetch")
+    out.say(f"{look.report.release}: {', '.join(parts) or 'nothing to do'}; {size} to fetch")
     if plan["bytes_to_fetch"]:
-        await _tell_breakdown(session, sync, out)
-    _tell_dropped(sync, out)
+        await _tell_breakdown(session, look, out)
+    _tell_dropped(look, out)
 
 
-async def _tell_breakdown(session: Session, sync: Look, out: Output) -> None:
+async def _tell_breakdown(session: Session, look: Look, out: Output) -> None:
     """By variant, extension and, where the tree is selected by a query, rating."""
     # Loaded where there is something to fetch, the tag index where there is a query.
     from syncclient.breakdown import breakdown  # noqa: PLC0415
@@ -63,8 +63,8 @@ async def _tell_breakdown(session: Session, sync: Look, out: Output) -> None:
     if session.config.selection.query:
         from syncclient.searching import ratings_of  # noqa: PLC0415
 
-        ratings = await ratings_of(session, sync.view.descriptor)
-    shares = breakdown(sync.survey.works, ratings)
+        ratings = await ratings_of(session, look.view.descriptor)
+    shares = breakdown(look.survey.works, ratings)
     for share in shares:
         out.event("share", by=share.by, value=share.name, files=share.files, bytes=share.bytes)
     rows = [
@@ -76,23 +76,23 @@ async def _tell_breakdown(session: Session, sync: Look, out: Output) -> None:
         out.table("To fetch", ["by", "", "files", "bytes"], rows)
 
 
-def _tell_dropped(sync: Look, out: Output) -> None:
+def _tell_dropped(look: Look, out: Output) -> None:
     """Name what is here and not in the release, or not selected any more."""
     names = (
-        f"{work.variant}/{sync.places.layout.bucket_name(work.bucket)}/{name}"
-        for work in sync.survey.works
+        f"{work.variant}/{look.places.layout.bucket_name(work.bucket)}/{name}"
+        for work in look.survey.works
         for name, _ in work.remove
     )
     for number, name in enumerate(islice(names, _EVENT_NAMES)):
         out.event("dropped", path=name)
         if number < _SHOWN_NAMES:
             out.say(f"not in the release or not selected: {name}")
-    if sync.survey.removable > _SHOWN_NAMES:
-        more = sync.survey.removable - _SHOWN_NAMES
+    if look.survey.removable > _SHOWN_NAMES:
+        more = look.survey.removable - _SHOWN_NAMES
         out.say(f"... and {format_count(more)} more; `bucketsync plan` names all of them")
 
 
-def tell_report(report: Report, sync: Look, out: Output) -> None:
+def tell_report(report: Report, look: Look, out: Output) -> None:
     """What was done, for people; problems by name."""
     for aside in report.asides:
         out.event("aside", path=aside.path, moved_to=aside.moved_to)
@@ -104,9 +104,9 @@ def tell_report(report: Report, sync: Look, out: Output) -> None:
         out.event("failed", path=failure.path, message=failure.text)
     for failure in report.failures[:_SHOWN_NAMES]:
         out.warn(failure.text)
-    if sync.removals and not report.files_removed and not report.files_failed:
+    if look.removals and not report.files_removed and not report.files_failed:
         out.say(
-            f"{counted(sync.removals, 'file')} here, not in the release or not selected; "
+            f"{counted(look.removals, 'file')} here, not in the release or not selected; "
             "--delete moves them to the trash"
         )
     rate = report.bytes_written / report.seconds if report.seconds else 0

@@ -62,12 +62,12 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             if descriptor is None:
                 message = f"the descriptor of {config.release} is not stored in this tree"
                 raise ConfigError(message, hint="Run `bucketsync upgrade` to fetch it.")
-            async with Look(session, await wish_of(args, descriptor, session)) as sync:
+            async with Look(session, await wish_of(args, descriptor, session)) as look:
                 verifier = Verifier(
-                    view=sync.view,
-                    places=sync.places,
+                    view=look.view,
+                    places=look.places,
                     state=session.state,
-                    row_files=sync.row_files,
+                    row_files=look.row_files,
                     listen=listen,
                     sample=sample,
                     deadline_s=deadline_s,
@@ -75,32 +75,32 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
                     jobs=transport.jobs,
                 )
                 assets = wanted_assets(
-                    descriptor, sync.view.variants, whole=config.selection.whole
+                    descriptor, look.view.variants, whole=config.selection.whole
                 )
-                await sync.open()
+                await look.open()
                 started_s = time.monotonic()
-                rows = await in_thread(sync.wanted_rows)
+                rows = await in_thread(look.wanted_rows)
                 result = await in_thread(lambda: verifier.run(assets, rows), verifier.stop)
                 _tell(result, time.monotonic() - started_s, out)
                 repaired = True
                 if args.repair and not args.dry_run and (result.damaged or result.missing):
-                    repaired = await _repair(sync, result, out)
+                    repaired = await _repair(look, result, out)
                 _summarise(result, out)
                 return _exit_code(result, repaired=args.repair and not args.dry_run and repaired)
 
     return run_async(body, out)
 
 
-async def _repair(sync: Look, result: Verification, out: Output) -> bool:
+async def _repair(look: Look, result: Verification, out: Output) -> bool:
     """Fetch again what is wrong; whether all of it is right now."""
-    await sync.look()
-    sync.check_guards()
+    await look.look()
+    look.check_guards()
     try:
-        report = await sync.carry_out()
+        report = await look.carry_out()
     except TransferError as error:
         out.error(error)
         return False
-    tell_report(report, sync, out)
+    tell_report(report, look, out)
     result.repaired = report.files_added + report.files_changed
     out.say(f"{format_count(result.repaired)} repaired")
     out.summary(bytes_received=report.bytes_received, requests=report.requests)

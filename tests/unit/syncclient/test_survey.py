@@ -71,8 +71,8 @@ async def look(
             quick=quick,
             refetch=refetch,
         )
-        async with Look(session, wish) as sync:
-            return await sync.look()
+        async with Look(session, wish) as looking:
+            return await looking.look()
 
 
 def counts(survey: Survey) -> dict[str, int]:
