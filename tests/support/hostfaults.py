@@ -51,13 +51,7 @@ _INCOMPLETE = frozenset({ExitCode.INCOMPLETE})
 
 
 def _ends(code: frozenset[ExitCode] = _NETWORK, **by_kind: frozenset[ExitCode]) -> Codes:
-    """The code of a run whose only host has the fault; ``trust=…`` for one kind.
-
-    A host is given up after failures in a row, so a single large file that it does not deliver is
-    left out (3) if other files came in between, and ends the run (5) if none did.
-    """
-    if code == _NETWORK:
-        by_kind.setdefault("large", _NETWORK | _INCOMPLETE)
+    """The code of a run whose only host has the fault; ``trust=…`` for one kind."""
     return {kind: by_kind.get(kind.name.lower(), code) for kind in Kind}
 
 
@@ -282,7 +276,12 @@ CATALOGUE = (
         says=r"not asked for|not what was asked",
         kinds=_RANGED,
     ),
-    Fault(name="length-short", script=always(_length(-7)), says=rf"{_NO_HTTP}|was cut|expected"),
+    Fault(
+        name="length-short",
+        script=always(_length(-7)),
+        ends=_ends(trust=_REFUSED),
+        says=rf"{_NO_HTTP}|was cut|expected|is refused",
+    ),
     Fault(
         name="length-long", script=always(_length(+7)), ends=_TOO_MUCH, says=r"was cut|more than"
     ),
