@@ -67,19 +67,30 @@ def open_memory(budget_bytes: int, place: Path = SHARED_MEMORY) -> Iterator[Memo
         _remove_left_over(place, prefix)
         info = os.statvfs(place)
         budget_bytes = min(budget_bytes, info.f_bavail * info.f_frsize // _SHARE)
-        root = Path(tempfile.mkdtemp(prefix=prefix, dir=place)) if budget_bytes else None
+        made = _make_folder(place, prefix) if budget_bytes else None
     except OSError:
-        root = None
-    if root is None:
+        made = None
+    if made is None:
         yield NO_MEMORY
         return
-    lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    root, lock = made
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield MemoryStaging(root, budget_bytes)
     finally:
         shutil.rmtree(root, ignore_errors=True)
         os.close(lock)
+
+
+def _make_folder(place: Path, prefix: str) -> tuple[Path, int] | None:
+    """A new folder and its lock; None if another run takes it for one that was left."""
+    root = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+    lock = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if root.exists():
+            return root, lock
+    os.close(lock)
+    return None
 
 
 def _remove_left_over(place: Path, prefix: str) -> None:

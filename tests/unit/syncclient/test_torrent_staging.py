@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+import pytest
 
 from syncclient.torrents.memory import SMALL_BYTES, open_memory
 
@@ -61,3 +64,18 @@ def test_what_a_killed_run_left_is_removed_and_what_a_living_one_has_is_not(
     assert left.is_dir()
     with open_memory(BUDGET, tmp_path):
         assert not left.parent.exists()
+
+
+def test_a_folder_that_another_run_removes_before_it_is_locked_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = tempfile.mkdtemp
+
+    def made_and_removed(*, prefix: str, dir: Path) -> str:  # noqa: A002 (as it is called)
+        path = make(prefix=prefix, dir=dir)
+        Path(path).rmdir()
+        return path
+
+    monkeypatch.setattr(tempfile, "mkdtemp", made_and_removed)
+    with open_memory(BUDGET, tmp_path) as memory:
+        assert memory.take("a", 1, 1) is None
