@@ -81,7 +81,10 @@ def test_a_release_comes_from_a_seeder_that_opentracker_names(
     assert run.code == 0
     files = world.publisher.tree_files()
     assert contents(tmp_path / "tree") == files
-    assert summary["bytes_sent"] == run["sources"]["torrent"] >= sum(map(len, files.values()))
+    received = run["sources"]["torrent"]
+    assert received >= sum(map(len, files.values()))
+    # The two count at moments of their own, so a few blocks may be on their way.
+    assert abs(summary["bytes_sent"] - received) <= 4 * 2**14
 
 
 def test_its_peers_relieve_the_host(world: World, tmp_path: Path) -> None:
