@@ -8,7 +8,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test faults bench lint format docs lock clean environment
+.PHONY: help demo test faults bench mutants lint format docs lock clean environment
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -31,6 +31,9 @@ faults: environment ## try every fault, the long ones too, and print what was su
 bench: environment ## measure beside rsync and others, some minutes (BENCH_ARGS=--full: hours)
 	@sh tests/bootstrap/tools.sh tests/bootstrap/bench-packages.txt
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+mutants: environment ## take each check away, see that a test fails (MODULES='manifests/codec.py …')
+	@$(BIN)/python -m tests.mutation $(MODULES)
 
 lint: environment ## check style and types, change nothing
 	@$(BIN)/ruff check

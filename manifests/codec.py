@@ -116,7 +116,7 @@ class Fields:
         if key not in self._value:
             raise ManifestError(self.place(key), f"missing, expected {what}")
         value = self._value[key]
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        if not isinstance(value, kind) or isinstance(value, bool):  # to Python a bool is an int
             raise ManifestError(self.place(key), f"expected {what}, got {type(value).__name__}")
         return value
 

@@ -115,8 +115,7 @@ class Store:
     def __exit__(self, *_: object) -> None:
         """Close every descriptor."""
         for fd in [*self._folders.values(), self._staging_fd, self._root_fd]:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
         self._folders.clear()
 
     # ----------------------------------------------------------------- folders

@@ -145,6 +145,17 @@ def test_lists_and_maps_have_a_limit_of_members(count: int) -> None:
             assert decode(data).has("z")
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_document_has_a_limit_of_members_in_all(more: int) -> None:
+    # Each list counts as one more than its members; the outer map has two.
+    lists = [[0] * 100_000] * 12 + [[0] * (1_250_000 - 12 * 100_001 - 14 - 3 - 1 + more)]
+    data = codec.encode({"format": 1, "z": lists})
+    if more:
+        assert "more than 1250000 items" in refusal(data).problem
+    else:
+        assert decode(data).has("z")
+
+
 def test_a_document_as_large_as_any_may_be_is_read() -> None:
     ref = {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6, "g": 7}
     asset = {"digest": b"", "path": "", "size": 0}
@@ -173,6 +184,11 @@ Read = Callable[[Fields], Any]
         ({"t": "x" * 1025}, lambda f: f.text("t"), "doc.t", "longer than 1024 characters"),
         ({"b": "x"}, lambda f: f.blob("b", 1), "doc.b", "expected bytes, got str"),
         ({"b": b"xy"}, lambda f: f.blob("b", 1), "doc.b", "expected 1 bytes, got 2"),
+        ({"b": "x"}, lambda f: f.blob_up_to("b", 1), "doc.b", "expected bytes, got str"),
+        ({"b": b"xy"}, lambda f: f.blob_up_to("b", 1), "doc.b", "more than 1 bytes"),
+        ({"l": [b"x"]}, lambda f: f.blobs("l", 2), "doc.l", "expected 2 items of bytes"),
+        ({"l": [b"x", ""]}, lambda f: f.blobs("l", 2), "doc.l", "expected 2 items of bytes"),
+        ({"l": [b""] * 3}, lambda f: f.blobs("l", 2), "doc.l", "more than 2 items"),
         ({"d": bytes(31)}, lambda f: f.digest("d"), "doc.d", "expected 32 bytes, got 31"),
         ({"m": []}, lambda f: f.map("m"), "doc.m", "expected a map, got list"),
         ({"m": {}}, lambda f: f.map("m").uint("n"), "doc.m.n", "missing, expected an integer"),
@@ -220,6 +236,7 @@ def test_every_type_is_read_back() -> None:
         n=7,
         t="é" * 1024,
         b=b"xy",
+        bs=[b"", b"x"],
         d=digest.raw,
         m={"k": 1},
         l=["a", "b"],
@@ -229,9 +246,11 @@ def test_every_type_is_read_back() -> None:
     assert value.uint("n", 7) == 7
     assert value.text("t") == "é" * 1024
     assert value.blob("b", 2) == b"xy"
+    assert value.blob_up_to("b", 2) == b"xy"
+    assert value.blobs("bs", 2) == [b"", b"x"]
     assert value.digest("d") == digest
     assert value.map("m").uint("k") == 1
-    assert value.texts("l", 2) == ["a", "b"]
+    assert value.texts("l", 2, 1) == ["a", "b"]
     assert [item.uint("n") for item in value.maps("maps", 1)] == [1]
     assert not value.has("nil")
     assert not value.has("absent")

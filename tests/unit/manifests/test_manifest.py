@@ -291,6 +291,7 @@ def test_removals_that_no_decoder_would_take(
 
 def test_too_many_removals_are_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifest, "MAX_REMOVED", 1)
+    manifest.encode(make_entries({}), make_removed({3: "x"}), BUCKETS)
     with pytest.raises(ManifestError, match=r"^removed\.ids: more than 1 ids"):
         manifest.encode(make_entries({}), make_removed({3: "x", 4: "y"}), BUCKETS)
 

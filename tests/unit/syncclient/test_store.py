@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from manifests.digest import digest_bytes
 from manifests.errors import ExitCode, StoreError
-from syncclient.store import Store, free_bytes, run_name
+from syncclient.store import Store, free_bytes, run_name, sync_file_system
 from syncclient.tree import FileStat
-from tests.support.mounts import tmpfs
+from tests.support.mounts import ext4, tmpfs
 from tests.support.watch import watching
 
 FOLDER = ("original", "0001")
@@ -46,6 +48,10 @@ def place(store: Store, data: bytes = DATA, replaces: FileStat | None = None) ->
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def open_descriptors() -> list[str]:
+    return names(Path("/proc/self/fd"))
 
 
 def staged(tree: Path) -> list[str]:
@@ -129,6 +135,19 @@ def test_what_is_no_file_is_moved_aside_as_it_is(tree: Path, kind: str, tmp_path
         assert moved.is_fifo()
 
 
+def test_a_new_name_is_given_in_one_step_that_replaces_nothing(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaces(*_: object, **__: object) -> None:
+        pytest.fail("this would overwrite what appears at the last moment")
+
+    with store_of(tree) as store:
+        monkeypatch.setattr(os, "rename", replaces)
+        place(store)
+        with pytest.raises(StoreError, match="No such file"):
+            store.put_aside(FOLDER, "2.jpg", kind="aside")
+
+
 # --------------------------------------------------------------------------- new folders
 
 
@@ -190,6 +209,18 @@ def test_what_was_placed_before_an_error_is_visible(tree: Path) -> None:
     with store_of(tree) as store, pytest.raises(StoreError, match="full"):
         place_some(store, fails)
     assert names(tree / "original/0001") == ["1.jpg", "2.jpg", "3.jpg"]
+    assert staged(tree) == []
+
+
+def test_a_folder_that_is_there_is_filled_where_it_stands(tree: Path) -> None:
+    path = tree / "original/0001/1.jpg"
+    with store_of(tree) as store:
+        place(store, b"older")
+        with store.placing(FOLDER) as place_one:
+            aside = place_one("1.jpg", DATA, digest_bytes(DATA), MTIME_NS, stat_now(path))
+            assert aside is None
+            assert path.read_bytes() == DATA
+    assert not (tree / ".bucketsync/trash").exists()
     assert staged(tree) == []
 
 
@@ -306,6 +337,46 @@ def test_a_part_that_is_not_ours_alone_is_begun_anew(
     assert (part.read_bytes(), part.stat().st_nlink) == (b"ours", 1)
 
 
+def test_a_part_that_cannot_be_opened_now_is_kept(tree: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with store_of(tree) as store:
+        fd = store.open_part("large.part")
+        store.write_part(fd, b"fetched", 0)
+        os.close(fd)
+        with ExitStack() as stack:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (fd, before[1]))
+            stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+            with pytest.raises(StoreError, match="Too many open files"):
+                store.open_part("large.part")
+        assert (tree / ".bucketsync/staging/large.part").read_bytes() == b"fetched"
+
+
+def test_a_part_is_filled_with_what_is_in_the_tree(tree: Path) -> None:
+    with store_of(tree) as store:
+        place(store)
+        fd = store.open_part("large.part")
+        store.copy_into(fd, FOLDER, "1.jpg")
+        os.close(fd)
+        assert (tree / ".bucketsync/staging/large.part").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_staged_file_gets_its_name_as_well(tree: Path, *, exchanged: bool) -> None:
+    path, part = tree / "original/0001/1.jpg", tree / ".bucketsync/staging/peers.part"
+    with store_of(tree) as store:
+        fd = store.open_part(part.name)
+        store.write_part(fd, DATA, 0)
+        if exchanged:
+            part.unlink()
+            part.write_bytes(b"something else")
+        digest = digest_bytes(DATA)
+        assert store.place_link(fd, str(part), FOLDER, path.name, digest, MTIME_NS, None) is None
+        os.close(fd)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (DATA, MTIME_NS)
+    assert path.samefile(part) == (not exchanged)
+    assert staged(tree) == ["peers.part"]
+
+
 @pytest.mark.parametrize("link", [True, False])
 def test_a_copy_has_the_bytes_and_perhaps_the_inode(
     tree: Path, tmp_path: Path, *, link: bool
@@ -344,14 +415,36 @@ def test_a_source_that_was_exchanged_is_not_linked(tree: Path, tmp_path: Path) -
 
 
 def test_more_folders_than_descriptors_are_served(tree: Path) -> None:
+    before = len(open_descriptors())
     with store_of(tree) as store:
         for turn in range(2):
             for bucket in range(200):
                 folder = ("original", f"{bucket:04d}")
                 store.place_bytes(folder, f"{turn + 1}.jpg", DATA, digest_bytes(DATA), 0, None)
-        opened = len(names(Path("/proc/self/fd")))
-        assert opened < 190
+        assert len(open_descriptors()) - before == 128 + 2  # folders, the root, staging
     assert len(list(tree.glob("original/*/*.jpg"))) == 400
+
+
+def test_no_descriptor_is_left_open(tree: Path) -> None:
+    before = open_descriptors()
+    with store_of(tree) as store:
+        for name in ("1.jpg", "2.jpg"):
+            with store.placing(FOLDER) as place_one:
+                place_one(name, DATA, digest_bytes(DATA), MTIME_NS, None)
+            place(store)
+        (tree / "original/0001/1.jpg").unlink()
+        (tree / "original/0001/2.jpg").unlink()
+        store.remove_folder_if_empty(FOLDER)
+    assert open_descriptors() == before
+
+
+def test_a_disk_that_cannot_write_is_told(tmp_path: Path) -> None:
+    with ext4(tmp_path / "disk", size_bytes=2**24) as disk:
+        sync_file_system(disk.folder)
+        (disk.folder / "file").write_bytes(DATA)
+        disk.lose_power()
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            sync_file_system(disk.folder)
 
 
 def test_a_full_disk_is_told_and_leaves_no_trace(tmp_path: Path) -> None:

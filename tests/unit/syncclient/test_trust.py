@@ -24,6 +24,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, TargetFile, Targets, Time
 
 from manifests.errors import ConfigError, ExitCode, StoreError, TransferError, TrustError
 from manifests.model import MAX_DESCRIPTOR_BYTES
+from manifests.notices import NOTICES_NAME
 from server.commands.init import init_repository
 from server.signing import EXPIRY_DAYS, ROLES, Settings, Signing, open_signing
 from syncclient.signed import ExpiredError, ReleaseTarget, Signed, fetch_target, fingerprint_of
@@ -124,6 +125,19 @@ def test_a_root_file_is_pinned_without_a_request(tmp_path: Path, mirror: Mirror)
     pin = pin_root(store, mirror.fetch, str(mirror.repo / METADATA / "1.root.json"))
     assert (pin.origin, mirror.log) == ("file", [])
     assert names(refresh(store, mirror.fetch)) == ["birds2020"]
+
+
+def test_the_same_root_file_may_be_named_again(trust: TrustStore, mirror: Mirror) -> None:
+    pin = pin_root(trust, mirror.fetch, str(mirror.repo / METADATA / "1.root.json"))
+    assert pin == Pin(fingerprint=fingerprint_of(trust.require_root()), origin="file")
+
+
+def test_a_root_may_be_as_long_as_the_limit(tmp_path: Path, mirror: Mirror) -> None:
+    longest = mirror.document("1.root.json").ljust(512_000)
+    mirror.change("1.root.json", longest)
+    store = TrustStore(tmp_path / "new")
+    pin_root(store, mirror.fetch)
+    assert store.pinned_root() == longest
 
 
 def test_a_later_root_file_does_as_well(tmp_path: Path, signing: Signing, mirror: Mirror) -> None:
@@ -570,6 +584,16 @@ def test_a_forged_later_root_in_the_cache_is_not_followed(
         stored(trust)
 
 
+def test_a_root_that_skips_a_version_in_the_cache_is_not_followed(
+    signing: Signing, trust: TrustStore, mirror: Mirror
+) -> None:
+    for _ in range(2):
+        signing.rotate_key("timestamp", now=NOW)
+    third = mirror.document("3.root.json")
+    (trust.folder / "root_history" / "2.root.json").write_bytes(third)
+    assert [root.version for root in trust.roots()] == [1]
+
+
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
 def test_a_damaged_or_swapped_cache_is_refused_and_mended_by_refresh(
     role: str, signing: Signing, trust: TrustStore, mirror: Mirror
@@ -616,6 +640,35 @@ def test_symbolic_links_are_tried_out(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "symlink", refuse)
     assert not supports_symlinks(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+# What is remembered of it
+
+
+def test_what_was_verified_is_remembered_until_it_expires(
+    signing: Signing, trust: TrustStore, mirror: Mirror
+) -> None:
+    signed = refresh(trust, mirror.fetch)
+    ends = min(signed.expires.values())
+    assert trust.known(ends - timedelta(seconds=1)) == signed
+    assert trust.known(ends) is None
+    publish(signing, NOTICES_NAME)
+    with_notices = refresh(trust, mirror.fetch)
+    assert with_notices.notices is not None
+    assert trust.known(NOW) == with_notices
+
+
+@pytest.mark.parametrize("name", [*(f"{role}.json" for role in ROLES), "pinned/root.json"])
+def test_nothing_is_remembered_of_other_documents(name: str, trust: TrustStore) -> None:
+    path = trust.folder / name
+    path.write_bytes(path.read_bytes() + b" ")
+    assert trust.known(NOW) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{}", "\x00", '{"notices": 1}'])
+def test_a_damaged_memory_is_none(text: str, trust: TrustStore) -> None:
+    (trust.folder / "pinned" / "known.json").write_text(text)
+    assert trust.known(NOW) is None
 
 
 # Descriptors
