@@ -328,7 +328,7 @@ def _check_assets(descriptor: Descriptor, where: str) -> None:
     previous = ""
     for index, asset in enumerate(descriptor.assets):
         place, text, folded = f"{where}.assets[{index}].path", asset.path.text, asset.path.folded
-        if index and text <= previous:
+        if text <= previous:  # no path is empty
             raise ManifestError(place, f"{text!r} is not after {previous!r}")
         previous = text
         if folded in files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -206,6 +207,9 @@ def test_removals_must_be_those_that_the_header_names() -> None:
     for bad in (b"", forged.tail[:-1], forged.tail + b"\0", bytes(len(forged.tail))):
         with pytest.raises(ManifestError, match=r"^manifest\.removed: not the bytes"):
             manifest.decode_removed(header, bad)
+    longer = replace(header, removed_length=header.removed_length + 1)
+    with pytest.raises(ManifestError, match=r"^manifest\.removed: not the bytes"):
+        manifest.decode_removed(longer, forged.tail)
 
 
 @pytest.mark.parametrize("what", ["states its size", "lies"])

@@ -12,7 +12,8 @@ import pytest
 from manifests import codec, columns, manifest, model, notices, paths
 from manifests.digest import Digest
 from manifests.errors import ExitCode, ManifestError
-from manifests.model import Asset, Descriptor, LayerRef, ManifestRef, Totals
+from manifests.framedref import FramedRef
+from manifests.model import Asset, Descriptor, LayerRef, ManifestRef, TableRef, Totals
 from manifests.paths import Layout, asset_path
 
 Document = dict[str, Any]
@@ -127,8 +128,27 @@ def test_later_fields_are_ignored() -> None:
     assert Descriptor.decode(codec.encode(value)) == SKIES
 
 
+def test_a_layer_may_have_64_variants_and_a_release_tables() -> None:
+    value = document()
+    value["layers"][0]["manifests"].update({f"v{number}": ref_of(value) for number in range(63)})
+    value["metadata"] = [table("posts"), table("Tags")]
+    read = Descriptor.decode(codec.encode(value))
+    assert len(read.layers[0].manifests) == 64
+    assert [found.name for found in read.tables] == ["posts", "Tags"]
+
+
 Spoil = Callable[[Document], object]
 REF = "descriptor.layers[1].manifests.512px"
+
+
+def table(name: str) -> Document:
+    ref = FramedRef(
+        digest=Digest.of(b"rows"),
+        size_bytes=100,
+        header_digest=Digest.of(b"header"),
+        header_bytes=50,
+    )
+    return TableRef(name=name, rows=1, raw_bytes=10, ref=ref).to_map()
 
 
 def ref_of(value: Document) -> Document:
@@ -198,6 +218,21 @@ def ref_of(value: Document) -> Document:
             ),
             "descriptor.layers[0].manifests",
             "more than 64 variants",
+        ),
+        (
+            lambda d: d["layers"][0].update(torrents={"512px": {}}),
+            "descriptor.layers[0].torrents.512px",
+            "the layer has no such variant",
+        ),
+        (
+            lambda d: d.update(metadata=[table("posts"), table("Posts")]),
+            "descriptor.metadata",
+            "tables are not ascending, each name once",
+        ),
+        (
+            lambda d: d.update(metadata=[table("tags"), table("posts")]),
+            "descriptor.metadata",
+            "tables are not ascending, each name once",
         ),
         (
             lambda d: d["layers"][0]["manifests"].update(Original=ref_of(d)),
