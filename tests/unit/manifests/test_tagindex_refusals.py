@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 
 from manifests.codec import encode
 from manifests.digest import Digest
@@ -27,10 +28,11 @@ from manifests.tagindex.names import (
     FRAME_NAMES,
     MAX_IMPLICATIONS,
     Names,
+    decode_name_list,
     encode_name_list,
     encode_names,
 )
-from manifests.tagindex.pools import Pools, encode_pools
+from manifests.tagindex.pools import Pools, decode_pools, encode_pools
 from manifests.tagindex.postings import encode_postings
 from manifests.tagindex.values import (
     FRAME_ROWS,
@@ -146,6 +148,7 @@ BITS = pack_bytes(b"\3")
 TWO_LISTS_OF_BITS = pack_parts([b"\1", pack_planes(u32(1, 1)), BITS])
 TOO_MANY_BITS = pack_parts([b"\1", pack_planes(u32(2)), pack_bytes(b"\7")])
 LONE_BITS = pack_parts([b"\1", pack_planes(u32(1)), BITS])
+NO_BITS = pack_parts([b"\1", pack_planes(u32(0)), pack_bytes(b"")])
 ANY_FORM = pack_parts([b"\2", pack_planes(u32(1, 1)), pack_planes(u32(0, 0))])
 A_MILLION = pack_parts([b"\0", pack_planes(u32(1_000_000, 0)), b""])
 IMPLIED = pack_planes(u32(1))
@@ -186,6 +189,7 @@ FORGED: list[tuple[str, list[tuple[int, bytes]], str]] = [
     ("postings", [(0, TWO_LISTS_OF_BITS)], r"index\.postings\[0\]: 2 lists in a frame of bits"),
     ("postings", [(0, LONE_BITS), (1, LONE_BITS)], r"index\.postings\[0\]\.bits: expected 1"),
     ("postings", [(0, TOO_MANY_BITS), (1, b"")], r"index\.postings\[0\]\.bits: expected 2"),
+    ("postings", [(0, NO_BITS), (1, b"")], r"index\.postings\[0\]\.bits: expected 1 bytes, got 0"),
     ("postings", [(0, ANY_FORM)], r"index\.postings\[0\]: unknown form"),
     ("postings", [(0, A_MILLION)], r"index\.postings\[0\]: 1000000 ordinals are too many"),
     (
@@ -245,6 +249,64 @@ def test_numbers_that_do_not_fit(about: dict[str, Any], said: str) -> None:
     sections, good_about = good()
     with pytest.raises(ManifestError, match=said):
         read_all(sections, good_about | about)
+
+
+def test_an_alias_of_the_last_tag_is_read() -> None:
+    sections, about = good()
+    read_all(sections | {"names": [(0, names_of(alias=2))]}, about)
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (encode_name_list([b"a", b"b" * 1025]), "a name of more than 1024 bytes"),
+        (encode_name_list([b"b", b"a"]), "names do not ascend"),
+        (encode_name_list([b"a", b"a"]), "names do not ascend"),
+        (
+            pack_parts([pack_planes(np.ones(2, np.uint16)), pack_bytes(b"a")]),
+            "expected 2 bytes of names, got 1",
+        ),
+    ],
+)
+def test_names_that_cannot_be(frame: bytes, said: str) -> None:
+    with pytest.raises(ManifestError, match=f"^here: {said}"):
+        decode_name_list(frame, 2, "here")
+
+
+def test_a_name_may_be_as_long_as_the_limit() -> None:
+    names = [b"a", b"b" * 1024]
+    assert decode_name_list(encode_name_list(names), 2, "here") == names
+
+
+def one_pool(*, names: bytes, members: int) -> bytes:
+    """A frame of one pool, of members that are all 0."""
+    columns = pack_planes(u32(5)), pack_planes(np.zeros(1, np.uint8)), pack_bytes(names)
+    return counted(1, *columns, pack_planes(u32(members)), pack_parts([b""] * 4))
+
+
+def test_a_pool_has_one_name() -> None:
+    assert decode_pools(one_pool(names=b"\0", members=1), "here").names == [""]
+    for bad, count in ((b"", 0), (b"\0\0", 2)):
+        with pytest.raises(ManifestError, match=rf"^here\.names: expected 1, got {count}"):
+            decode_pools(one_pool(names=bad, members=1), "here")
+
+
+def test_pools_have_a_limit_of_members() -> None:
+    assert len(decode_pools(one_pool(names=b"\0", members=2**24), "here").posts) == 2**24
+    with pytest.raises(ManifestError, match=r"^here\.posts: 16777217 posts, more than 16777216"):
+        decode_pools(one_pool(names=b"\0", members=2**24 + 1), "here")
+
+
+def test_a_union_may_be_stopped_at_each_frame() -> None:
+    sections, about = good()
+    index, data, header = written(sections, about)
+    index.load({("postings", 0): data[slice(*header.span(("postings", 0)))]})
+
+    def stop() -> None:
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        index.union_of(np.array([0]), stop)
 
 
 def test_an_empty_index_has_no_lists() -> None:
@@ -336,6 +398,19 @@ def test_keys_that_descend() -> None:
 def test_bytes_that_are_not_one_frame(data: bytes, said: str) -> None:
     with pytest.raises(ManifestError, match=f"^here: {said}"):
         inflate(data, "here", 3)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_no_bytes_are_few_bytes(more: int) -> None:
+    # A size of eight bytes, empty blocks of which the last says so, a checksum: 32 bytes at most.
+    blocks = bytes(3) * (4 + more) + b"\1\0\0"
+    frame = bytes.fromhex("28b52ffde4 0000000000000000") + blocks + bytes.fromhex("99e9d851")
+    assert zstandard.ZstdDecompressor().decompress(frame) == b""
+    if more:
+        with pytest.raises(ManifestError, match="more than the 0 bytes that it states"):
+            inflate(frame, "here", 3)
+    else:
+        assert inflate(frame, "here", 3) == b""
 
 
 @pytest.mark.parametrize("text", [b"", b"abc"])
