@@ -285,6 +285,7 @@ def test_tags_that_cannot_be_read_leave_the_others() -> None:
         ("2008-06-08 03:37:17+00", 1212896237),
         ("2008-06-07T23:37:17.639-04:00", 1212896237),
         ("2008-06-08T09:07:17+0530", 1212896237),
+        ("2008-06-09T03:36:17+23:59", 1212896237),
         ("2008-06-08", 1212883200),
         ("2008-02-29", 1204243200),
         ("1969-12-31 23:59:59 UTC", -1),
@@ -373,6 +374,8 @@ def test_a_row_without_a_usable_id_is_skipped(value: object) -> None:
         ("created_at", 5),
         ("duration", "long"),
         ("duration", -1),
+        ("duration", True),
+        ("created_at", "2021-02-03T00:00:00+00:60"),
         ("tags", "7"),
         ("pools", ["1", "2", "series"]),
         ("pools", ["1", "gallery"]),
@@ -397,6 +400,17 @@ def test_a_bad_field_is_null_and_named(field: str, value: object) -> None:
     assert [(fault.line, fault.fault) for fault in faults] == [(12, RowFault.FIELD)]
     assert faults[0].problem.startswith(f"{field}: ")
     assert len(faults[0].problem) < 200
+
+
+def test_limits_are_within_where_rows_are_read_one_by_one() -> None:
+    batch, faults = parse(
+        {"id": 1, "score": "2147483647", "duration": 0},
+        {"id": 2, "score": 1 - 2**31, "duration": 4294967.295},
+        {"id": 3, "score": "many", "duration": 4294967.296},
+    )
+    assert batch.columns["score"].tolist() == [2**31 - 1, 1 - 2**31, 0]
+    assert batch.columns["duration_ms"].tolist() == [0, 2**32 - 1, 0]
+    assert {fault.line for fault in faults} == {13}
 
 
 @pytest.mark.parametrize(("text", "kept"), [("abc", "abc"), ("d3b07384", "d3b07384")])

@@ -94,12 +94,13 @@ def test_pools_that_cannot_be_read() -> None:
     rows = block(
         {"name": "no id"},
         {"id": 1, "post_ids": ["x"], "category": "gallery"},
-        {"id": 2, "post_ids": {"a": 1}, "is_deleted": 1},
+        {"id": 2, "post_ids": {"5": 1}, "is_deleted": 1},
         {"id": 3, "name": 5, "post_ids": [6]},
+        {"id": 4, "category": ["series"]},
     )
     table, faults = parse_pools(rows, "pools.json", 1)
-    assert table.ids.tolist() == [1, 2, 3]
-    assert table.member_counts.tolist() == [0, 0, 1]
+    assert table.ids.tolist() == [1, 2, 3, 4]
+    assert table.member_counts.tolist() == [0, 0, 1, 0]
     assert sorted(places(faults)) == [
         (1, RowFault.FIELD, "id"),
         (2, RowFault.FIELD, "category"),
@@ -107,4 +108,5 @@ def test_pools_that_cannot_be_read() -> None:
         (3, RowFault.FIELD, "is_deleted"),
         (3, RowFault.FIELD, "post_ids"),
         (4, RowFault.FIELD, "name"),
+        (5, RowFault.FIELD, "category"),
     ]

@@ -7,7 +7,14 @@ import pytest
 
 from manifests.digest import Digest
 from manifests.errors import ManifestError
-from manifests.framed import FramedHeader, FramedWriter, decode_framed, pack_parts
+from manifests.framed import (
+    FramedHeader,
+    FramedWriter,
+    decode_framed,
+    pack_bytes,
+    pack_parts,
+    pack_planes,
+)
 from manifests.framedref import FramedRef
 from manifests.metadata.rowfile import (
     FRAME_TEXT_BYTES,
@@ -97,6 +104,11 @@ def test_what_cannot_be_rows_is_refused_where_it_stands() -> None:
     header, _ = made_of([(5, good)])
     lines = one(RowFrame(keys=[1], lines=[b"a"]))
     twice = one(RowFrame(keys=[5, 5], lines=[b"a", b"b"]))
+    half = pack_parts([pack_planes(np.zeros(1, np.uint32)), pack_bytes(b"a\nb")])
+    later = pack_parts([pack_planes(np.ones(2, np.uint32)), pack_bytes(b"a\nb\n")])
+    for bad, place in ((half, "lines: expected whole"), (later, "keys: not ascending")):
+        with pytest.raises(ManifestError, match=rf"t\.rows\[0\]\.{place}"):
+            decode_rows(header, (SECTION, 0), bad)
     for bad, place in ((twice, "keys"), (lines[:-1], ""), (pack_parts([b"", b""]), "lines")):
         with pytest.raises(ManifestError, match=rf"t\.rows\[0\].*{place}"):
             decode_rows(header, (SECTION, 0), bad)

@@ -148,6 +148,8 @@ BITS = pack_bytes(b"\3")
 TWO_LISTS_OF_BITS = pack_parts([b"\1", pack_planes(u32(1, 1)), BITS])
 TOO_MANY_BITS = pack_parts([b"\1", pack_planes(u32(2)), pack_bytes(b"\7")])
 LONE_BITS = pack_parts([b"\1", pack_planes(u32(1)), BITS])
+BITS_BEYOND = pack_parts([b"\1", pack_planes(u32(2)), pack_bytes(b"\5")])
+NO_POSTS = pack_parts([b"\1", pack_planes(u32(0)), pack_bytes(b"\0")])
 NO_BITS = pack_parts([b"\1", pack_planes(u32(0)), pack_bytes(b"")])
 ANY_FORM = pack_parts([b"\2", pack_planes(u32(1, 1)), pack_planes(u32(0, 0))])
 A_MILLION = pack_parts([b"\0", pack_planes(u32(1_000_000, 0)), b""])
@@ -189,6 +191,7 @@ FORGED: list[tuple[str, list[tuple[int, bytes]], str]] = [
     ("postings", [(0, TWO_LISTS_OF_BITS)], r"index\.postings\[0\]: 2 lists in a frame of bits"),
     ("postings", [(0, LONE_BITS), (1, LONE_BITS)], r"index\.postings\[0\]\.bits: expected 1"),
     ("postings", [(0, TOO_MANY_BITS), (1, b"")], r"index\.postings\[0\]\.bits: expected 2"),
+    ("postings", [(0, BITS_BEYOND), (1, b"")], r"index\.postings\[0\]\.bits: expected 2"),
     ("postings", [(0, NO_BITS), (1, b"")], r"index\.postings\[0\]\.bits: expected 1 bytes, got 0"),
     ("postings", [(0, ANY_FORM)], r"index\.postings\[0\]: unknown form"),
     ("postings", [(0, A_MILLION)], r"index\.postings\[0\]: 1000000 ordinals are too many"),
@@ -249,6 +252,35 @@ def test_numbers_that_do_not_fit(about: dict[str, Any], said: str) -> None:
     sections, good_about = good()
     with pytest.raises(ManifestError, match=said):
         read_all(sections, good_about | about)
+
+
+def test_a_tag_of_no_post_may_be_bits() -> None:
+    sections, about = good()
+    read_all(sections | {"postings": [(0, NO_POSTS), (1, NO_POSTS)]}, about)
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        ("MAX_TAGS", "tags"),
+        ("MAX_IMPLICATIONS", "implications"),
+        ("MAX_MEMBERS", "posts of 4,096 pools"),
+    ],
+)
+def test_more_than_an_index_holds_is_not_written(
+    limit: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    implied = [
+        {"antecedent_name": "b", "consequent_name": "a"},
+        {"antecedent_name": "a", "consequent_name": "c"},
+    ]
+    pools = [{"id": 5, "post_ids": [3, 9, 3]}]
+    count = 2 if limit == "MAX_IMPLICATIONS" else 3
+    monkeypatch.setattr(f"manifests.tagindex.build.{limit}", count)
+    build(POSTS, implications=implied, pools=pools)
+    monkeypatch.setattr(f"manifests.tagindex.build.{limit}", count - 1)
+    with pytest.raises(ManifestError, match=f"^{what}: {count} of them"):
+        build(POSTS, implications=implied, pools=pools)
 
 
 def test_an_alias_of_the_last_tag_is_read() -> None:
