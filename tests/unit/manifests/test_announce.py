@@ -24,6 +24,8 @@ ANSWER = Neighbours(
 def test_they_come_back_as_they_went() -> None:
     assert Announcement.decode(ASKED.encode()) == ASKED
     assert Neighbours.decode(ANSWER.encode(), 2) == ANSWER
+    nobody = Announcement(port=1, numwant=0, hashes=[], states=[])
+    assert Announcement.decode(nobody.encode()) == nobody
 
 
 @pytest.mark.parametrize(

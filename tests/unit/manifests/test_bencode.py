@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from manifests.errors import ManifestError
-from manifests.torrents.bencode import Encoded, Value, decode, encode
+from manifests.torrents.bencode import Encoded, Value, decode, encode, head
 
 
 def read(data: bytes, **limits: int) -> Value:
@@ -85,3 +85,9 @@ def test_what_is_encoded_already_is_copied() -> None:
 def test_what_has_no_bencoding_is_a_mistake(value: object) -> None:
     with pytest.raises(TypeError):
         encode([value])  # type: ignore[list-item]
+
+
+def test_the_head_is_that_of_a_dictionary() -> None:
+    assert head(b"d1:ai1e1:zi2ee", "t", b"b", max_values=9) == {b"a": 1}
+    with pytest.raises(ManifestError, match="expected a dictionary"):
+        head(b"l1:ai1ee", "t", b"b", max_values=9)

@@ -126,9 +126,10 @@ def test_a_magnet_link() -> None:
 
 def test_hashes_of_other_files_are_refused() -> None:
     entries = entries_of_files(FILES)
-    others = PieceColumns.joined([hash_file(b"x", PIECE)] * len(entries), PIECE)
-    with pytest.raises(ManifestError, match="not those of the entries"):
-        contents_of(entries, others, whole(entries), layout=LAYOUT, variant="original")
+    for count in (len(entries), len(entries) - 1):
+        others = PieceColumns.joined([hash_file(b"x", PIECE)] * count, PIECE)
+        with pytest.raises(ManifestError, match="not those of the entries"):
+            contents_of(entries, others, whole(entries), layout=LAYOUT, variant="original")
 
 
 def _entry(info: Document) -> Document:
@@ -145,6 +146,14 @@ def _rename(info: Document, bucket: bytes, name: bytes) -> None:
 
 def _lengthen(document: Document, root: bytes) -> None:
     document[b"piece layers"][root] += bytes(32)
+
+
+def _cut(document: Document, root: bytes, size_bytes: int) -> None:
+    document[b"piece layers"][root] = document[b"piece layers"][root][:size_bytes]
+
+
+def _exchange(document: Document, root: bytes) -> None:
+    document[b"piece layers"][root] = bytes(len(document[b"piece layers"][root]))
 
 
 Edit = Callable[[Document, Document], Any]
@@ -174,6 +183,16 @@ EDITS: list[tuple[Edit, str, str]] = [
     (lambda _, i: _entry(i).update({b"length": -1}), "length", "expected 0 to"),
     (lambda _, i: _entry(i).update({b"attr": b"x"}), "['30.jpg'].attr", "no such key"),
     (lambda _, i: _entry(i).update({b"pieces root": b"x"}), "['pieces root']", "32 bytes"),
+    (lambda _, i: _entry(i).update({b"pieces root": bytes(32)}), "['pieces root']", "32 bytes"),
+    (lambda _, i: _entry(i).update({b"length": 2**40 - 1}), "info.pieces", "expected"),
+    (
+        lambda _, i: i[b"file tree"][b"0000"].update({b"": {b"length": 1}}),
+        "['file tree']['0000']",
+        "a folder with the properties of a file",
+    ),
+    (lambda d, i: _cut(d, _entry(i)[b"pieces root"], 0), "layers']", "0 bytes are no row"),
+    (lambda d, i: _cut(d, _entry(i)[b"pieces root"], 95), "layers']", "95 bytes are no row"),
+    (lambda d, i: _exchange(d, _entry(i)[b"pieces root"]), "layers']", "do not give the root"),
     (lambda d, _: d[b"piece layers"].clear(), "['piece layers']", "missing"),
     # A node of zeros is what the tree is filled up with, so the root stays what it was.
     (lambda d, i: _lengthen(d, _entry(i)[b"pieces root"]), "layers']", "96 bytes, got 128"),
@@ -195,6 +214,43 @@ def test_what_is_not_ours_is_refused_at_its_place(edit: Edit, where: str, proble
         read_torrent(encode(value))
     assert where in caught.value.where
     assert problem in caught.value.problem
+
+
+def test_a_torrent_may_have_a_thousand_web_seeds() -> None:
+    value = document() | {b"url-list": [b"http://h/"] * 1000}
+    assert len(read_torrent(encode(value)).outer.web_seeds) == 1000
+
+
+def test_a_torrent_is_one_dictionary() -> None:
+    with pytest.raises(ManifestError, match=r"^torrent: expected a dictionary, got"):
+        read_torrent(b"le")
+    data = make_torrent(contents_of_files(FILES, PIECE), Outer()).data
+    with pytest.raises(ManifestError, match="2 bytes too many"):
+        read_torrent(data + b"de")
+
+
+V1_FILE: Document = {b"length": 5, b"path": [b"a"]}
+
+
+@pytest.mark.parametrize(
+    ("info", "problem"),
+    [
+        ({b"files": [V1_FILE]}, "a torrent of v1 only"),
+        ({b"files": [V1_FILE, {b"path": [b"l"], b"symlink path": [b"a"]}]}, "of v1 only"),
+        ({b"length": 5}, "a torrent of v1 only"),
+        ({b"files": []}, "no file in it"),
+        ({b"files": [7]}, "expected a dictionary"),
+        ({b"files": [V1_FILE | {b"path": []}]}, "expected names, at least one"),
+        ({b"files": [V1_FILE | {b"path": [7]}]}, "expected names, at least one"),
+        ({b"files": [V1_FILE | {b"length": 0}]}, "no file with a byte in it"),
+        ({b"length": 5, b"pieces": bytes(40)}, "40 bytes, expected 20 for each of 1 pieces"),
+        ({b"length": PIECE + 1}, "20 bytes, expected 20 for each of 2 pieces"),
+    ],
+)
+def test_what_is_wrong_with_a_torrent_of_v1_is_said_first(info: Document, problem: str) -> None:
+    whole: Document = {b"name": b"birds", b"piece length": PIECE, b"pieces": bytes(20)} | info
+    with pytest.raises(ManifestError, match=problem):
+        read_torrent(encode({b"info": whole}))
 
 
 def test_a_layer_that_many_files_share_is_not_multiplied_without_end() -> None:
