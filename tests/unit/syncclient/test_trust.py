@@ -27,7 +27,14 @@ from manifests.model import MAX_DESCRIPTOR_BYTES
 from manifests.notices import NOTICES_NAME
 from server.commands.init import init_repository
 from server.signing import EXPIRY_DAYS, ROLES, Settings, Signing, open_signing
-from syncclient.signed import ExpiredError, ReleaseTarget, Signed, fetch_target, fingerprint_of
+from syncclient.signed import (
+    ExpiredError,
+    ReleaseTarget,
+    Signed,
+    fetch_target,
+    fingerprint_of,
+    following,
+)
 from syncclient.trust import Pin, TrustStore, pin_root, refresh, stored, supports_symlinks
 from tests.support.signatures import next_state, payload, sign
 
@@ -671,6 +678,21 @@ def test_a_damaged_memory_is_none(text: str, trust: TrustStore) -> None:
     assert trust.known(NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "then"),
+    [
+        ("1.root.json", ["2.root.json", "timestamp.json"]),
+        ("2.root.json", ["timestamp.json"]),
+        ("timestamp.json", []),
+    ],
+)
+def test_only_after_the_first_root_a_second_is_sure_to_be_asked_for(
+    name: str, then: list[str]
+) -> None:
+    asked = [document.path for document in following(f"{METADATA}/{name}")]
+    assert asked == [f"{METADATA}/{path}" for path in then]
+
+
 # Descriptors
 
 
@@ -687,6 +709,11 @@ def test_a_descriptor_is_what_was_signed(served: bytes, trust: TrustStore, mirro
     mirror.changed.clear()
     with pytest.raises(TrustError, match=r"expected 10 bytes with .*, got 9"):
         fetch_target(replace(target, size_bytes=10), mirror.fetch, MAX_DESCRIPTOR_BYTES)
+
+
+def test_a_descriptor_may_be_as_long_as_the_limit(trust: TrustStore, mirror: Mirror) -> None:
+    (release,) = stored(trust).releases
+    assert fetch_target(release, mirror.fetch, release.size_bytes) == b"birds2020"
 
 
 def test_a_descriptor_beyond_any_measure_is_not_fetched(mirror: Mirror) -> None:
