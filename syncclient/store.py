@@ -46,7 +46,6 @@ from syncclient.tree import (
 STAGING = (PRIVATE_FOLDER, "staging")
 TRASH = (PRIVATE_FOLDER, "trash")
 _RENAME_NOREPLACE = 1
-_AT_FDCWD = -100
 _OPEN_FOLDERS = 128
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}

@@ -23,7 +23,8 @@ from syncclient.sources.pipeline import BulkError, Piece, RefusedError
 if TYPE_CHECKING:
     from syncclient.sources.ordinary import OrdinarySource
 
-# A host that gives no plain answer so often in a row is asked in the ordinary way alone.
+# A host that gives no plain answer so often, and no range or file in between, is asked in the
+# ordinary way alone.
 _STRIKES: Final = 3
 # Answers that may be others if the question is put in another way: too many ranges, too long.
 _FORMAL: Final = {400, 416, 431}
