@@ -47,13 +47,15 @@ _TRIES_FOR_BYTES = 2
 class Job:
     """A batch on its way.
 
-    ``tries`` failed in a row without bringing anything.  A host in ``avoid`` failed and may do
-    better later; one in ``lacks`` answered, and has not these files or not these bytes.
-    ``running`` says since when (monotonic) which hosts are at it.
+    ``tries`` failed in a row without bringing anything, the last one after ``brought`` batches
+    had.  A host in ``avoid`` failed and may do better later; one in ``lacks`` answered, and has
+    not these files or not these bytes.  ``running`` says since when (monotonic) which hosts are at
+    it.
     """
 
     batch: Batch
     tries: int = 0
+    brought: int = 0
     avoid: frozenset[int] = frozenset()
     lacks: frozenset[int] = frozenset()
     finished: bool = False
@@ -110,6 +112,8 @@ class Transfer:
         self._on_notice = on_notice
         self._queue: deque[Job] = deque()
         self._flying: set[Job] = set()
+        # Batches that brought something.
+        self._brought = 0
         self._durations: deque[float] = deque(maxlen=50)
         self._change = asyncio.Condition()
         self._fed = False
@@ -252,6 +256,7 @@ class Transfer:
             self._blame(host, outcome.error)
         elif outcome.done:
             self._health[host].failures = 0
+            self._brought += 1
         elif wrong := [problem for problem in outcome.problems if not problem.missing]:
             self._blame_for_bytes(host, wrong[0])
         if late:
@@ -319,7 +324,9 @@ class Transfer:
 
     def _retry(self, host: int, job: Job, rows: list[int], outcome: Outcome) -> None:
         """After an error: elsewhere, or here again; an attempt that brought something is none."""
-        tries, avoid = 0 if outcome.done else job.tries + 1, job.avoid | {host}
+        # Where nothing else came since it last failed, it is the host that fails: see _blame.
+        counts = job.tries == 0 or self._brought > job.brought
+        tries, avoid = 0 if outcome.done else job.tries + counts, job.avoid | {host}
         if tries < self._patience.retries or self._living() - avoid - job.lacks:
             self._requeue(job.batch.subset(rows), tries, avoid, job.lacks)
         else:
@@ -329,7 +336,7 @@ class Transfer:
         self, batch: Batch, tries: int, avoid: frozenset[int], lacks: frozenset[int]
     ) -> None:
         """First in the queue where another host can help at once, last where none can."""
-        job = Job(batch, tries=tries, avoid=avoid, lacks=lacks)
+        job = Job(batch, tries=tries, brought=self._brought, avoid=avoid, lacks=lacks)
         if self._living() - avoid - lacks:
             self._queue.appendleft(job)
         else:

@@ -195,6 +195,20 @@ async def test_tries_are_counted_by_host_not_by_slot(publisher: Publisher, tmp_p
     assert_complete(publisher, tmp_path, result)
 
 
+async def test_a_host_that_fails_all_after_a_good_start_is_given_up(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    left = iter(range(10**6))
+
+    def mortal(request: Request, answer: Answer) -> Answer:
+        return answer if next(left) < 4 else refuse(500)(request, answer)
+
+    batches = [batch.subset([row]) for batch in every(publisher, tmp_path) for row in range(3)]
+    result = await transfer(publisher, batches, mortal, retries=2)
+    assert isinstance(result.error, TransferError)
+    assert result.error.exit_code == ExitCode.NETWORK
+
+
 async def test_a_redirect_that_is_not_allowed_ends_the_host_at_once(
     publisher: Publisher, tmp_path: Path
 ) -> None:
