@@ -11,10 +11,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
 from manifests.errors import ExitCode, StoreError, SyncError
-from syncclient.output import CommandParser, Output
+from syncclient.output import CommandParser, Output, VersionAction
 
 # Read when numpy is imported, here and in every process that is started from here.  Nothing does
 # linear algebra, and the threads for it wait for work by turning in circles.
@@ -29,7 +28,9 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
         prog="bucketsync-server",
         description="Publish and host very large tagged datasets.",
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('bucketsync')}")
+    parser.add_argument(
+        "--version", action=VersionAction, nargs=0, help="show the version and exit"
+    )
     found = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in verbs:
         importlib.import_module(f"server.commands.{verb}").add_parser(found)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from manifests.errors import ExitCode, StoreError, SyncError
-from syncclient.output import CommandParser, Output
+from syncclient.output import CommandParser, Output, VersionAction
 
 VERBS = (
     "clone",
@@ -33,24 +33,15 @@ VERBS = (
 )
 
 
-class _Version(argparse.Action):
-    """Print the version; what knows it is loaded only then."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """End the program."""
-        from importlib.metadata import version  # noqa: PLC0415 (0.03 s)
-
-        print(f"{parser.prog} {version('bucketsync')}")  # noqa: T201 (what was asked for)
-        parser.exit()
-
-
 def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     """The whole command line, or that of some verbs only."""
     parser = CommandParser(
         prog="bucketsync",
         description="Fetch very large tagged datasets, keep them up to date, prove every byte.",
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "--version", action=VersionAction, nargs=0, help="show the version and exit"
+    )
     found = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in verbs:
         importlib.import_module(f"syncclient.commands.{verb}").add_parser(found)

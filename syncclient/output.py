@@ -33,6 +33,17 @@ class CommandParser(argparse.ArgumentParser):
         raise ConfigError(f"{self.prog}: {message}", hint=hint)
 
 
+class VersionAction(argparse.Action):
+    """Print the version; what knows it is loaded only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """End the program."""
+        from importlib.metadata import version  # noqa: PLC0415 (0.03 s)
+
+        print(f"{parser.prog} {version('bucketsync')}")  # noqa: T201 (what was asked for)
+        parser.exit()
+
+
 class Output:
     """Where one run of a verb reports to; ``summary`` fields are kept until :meth:`close`."""
 

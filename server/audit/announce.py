@@ -29,14 +29,14 @@ def tell_no_metadata(tree: Path, variants: Collection[str], out: Output) -> None
         out.warn(f"no metadata given, but {where} looks like some: --metadata {where} reads it")
 
 
-def show_findings(report: AuditReport, out: Output) -> None:
+def show_findings(report: AuditReport, out: Output, *, places: int = MAX_EVENTS) -> None:
     """One row a finding for people; for scripts an event a place, then one a finding.
 
-    ``finding`` events come for at most MAX_EVENTS places of each finding; the ``findings`` event
+    ``finding`` events come for at most ``places`` places of each finding; the ``findings`` event
     that closes it has the whole ``count`` and, as ``truncated``, how many were left out.
     """
     if out.json:
-        _events(report, out)
+        _events(report, out, places)
     elif report.findings:
         columns = ("severity", "finding", "variant", "count", "first ids")
         out.table(report.verdict, columns, map(_table_row, report.findings))
@@ -69,16 +69,16 @@ def _table_row(finding: Finding) -> tuple[str, ...]:
     return finding.severity, finding.kind, finding.variant, count, ids + more
 
 
-def _events(report: AuditReport, out: Output) -> None:
+def _events(report: AuditReport, out: Output, places: int) -> None:
     for finding in report.findings:
         about = {"kind": finding.kind, "severity": finding.severity, "variant": finding.variant}
-        for item in finding.items(MAX_EVENTS):
+        for item in finding.items(places):
             post_id = item.post_id or None
             out.event("finding", **about, id=post_id, path=item.path, detail=item.detail)
         out.event(
             "findings",
             **about,
             count=finding.count,
-            truncated=finding.count - min(finding.listed, MAX_EVENTS),
+            truncated=finding.count - min(finding.listed, places),
             meaning=finding.meaning,
         )

@@ -43,6 +43,8 @@ _HARD_WARNING: Final = (
     "never write to one in place (a program that renames a new file over the old one "
     "does no harm), or the published bytes are lost"
 )
+# Told of each finding with --json: 100,000 took half the time of a publish with nothing new.
+_PLACES: Final = 1000
 # 2**40 seconds, what a descriptor can say.
 _MAX_DATE: Final = 2**40
 
@@ -191,7 +193,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         if args.in_place:
             out.warn(_IN_PLACE_WARNING)
         draft = publication.prepare()
-        show_findings(draft.audit, out)
+        show_findings(draft.audit, out, places=_PLACES)
         errors = draft.audit.count(Severity.ERROR)
         base = None if publication.base is None else publication.base.release
         out.summary(release=order.release, base=base, findings=draft.audit.counts)

@@ -9,6 +9,7 @@ file systems, in up to two seconds on FAT and HFS+, where every mtime is a whole
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from stat import S_ISREG
@@ -141,17 +142,19 @@ class Look:
         """Whether an open folder has just these files, and none can have changed unnoticed."""
         if is_racy(self.mtimes, self.at_ns).any():
             return False
-        stats = zip(self.sizes.tolist(), self.mtimes.tolist(), self.inodes.tolist(), strict=True)
-        expected = dict(zip(self.names(), stats, strict=True))
-        count = 0
-        with os.scandir(folder_fd) as found:
-            for item in found:
-                info = item.stat(follow_symlinks=False)
-                stat = (info.st_size, info.st_mtime_ns, info.st_ino)
-                if expected.get(item.name) != stat or not S_ISREG(info.st_mode):
-                    return False
-                count += 1
-        return count == len(self)
+        # So many names, of which each one that is looked for is there: these and no others.
+        if len(os.listdir(folder_fd)) != len(self):
+            return False
+        try:
+            found = [os.lstat(name, dir_fd=folder_fd) for name in self.names()]
+        except FileNotFoundError:
+            return False
+        return (
+            all(map(S_ISREG, {info.st_mode for info in found}))
+            and array("Q", [info.st_size for info in found]).tobytes() == self.sizes.tobytes()
+            and array("q", [info.st_mtime_ns for info in found]).tobytes() == self.mtimes.tobytes()
+            and array("Q", [info.st_ino for info in found]).tobytes() == self.inodes.tobytes()
+        )
 
     def take_over(self, older: Look, old: Rows, new: Rows) -> dict[int, bytes]:
         """Write into our rows ``new`` what ``older`` knows of its rows ``old``.

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import ExitCode
+from server.audit.announce import show_findings
+from server.audit.auditing import AuditReport
+from server.audit.findings import StrayLog
 from server.cli import main
+from server.walk import Stray, StrayKind
+from syncclient.output import Output
 from tests.support import media
 from tests.support.commands import Finished, publisher
 
@@ -204,3 +209,14 @@ def test_metadata_in_another_place_are_noticed(tree: Path, name: str) -> None:
     (tree / name).write_text(post(1))
     (warning,) = publisher("audit", tree, *LAYOUT).events("warning")
     assert f"--metadata {tree / name} reads it" in warning["message"]
+
+
+def test_places_beyond_a_bound_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    strays = StrayLog()
+    paths = ("v/1/a", "v/1/b", "v/1/c")
+    strays.add("v", [Stray(kind=StrayKind.ODD_NAME, path=path, reason="") for path in paths])
+    report = AuditReport(findings=tuple(strays.findings()), files={}, posts=None, primary="v")
+    show_findings(report, Output("publish", json=True), places=2)
+    *named, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [event["path"] for event in named] == ["v/1/a", "v/1/b"]
+    assert (last["event"], last["count"], last["truncated"]) == ("findings", 3, 1)
