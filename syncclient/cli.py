@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
     # No process of ours imports from the working directory, where a release may have put it.
     os.environ["PYTHONSAFEPATH"] = "1"
+    # numpy would start threads for linear algebra, which nobody here needs, and they spin.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     words = sys.argv[1:] if argv is None else list(argv)
     out = Output(_verb_of(words), json="--json" in words)
     try:

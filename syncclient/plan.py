@@ -1,4 +1,4 @@
-"""Wanted minus have: what must happen in one bucket.  Pure; columns in, row numbers out.
+"""Wanted minus have: what must happen in some buckets.  Pure; columns in, row numbers out.
 
 A file on disk is one of
 
@@ -8,11 +8,16 @@ A file on disk is one of
 
 :func:`compare` decides all that needs no reading and names what to read; :func:`settle` takes the
 digests and finishes.  The same two functions serve clone, upgrade, adopt, status and apply.
+
+Numpy takes some microseconds a call however few the rows are, so small buckets are compared many
+at a time.  An id has one bucket, so rows of several are told apart by the id alone; a file that
+stands in the folder of another bucket must be left out before.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +34,7 @@ Rows = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Comparison:
-    """One bucket before unknown files are read.
+    """Buckets before unknown files are read.
 
     ``wanted_at`` (wanted rows,) is the listing row of each wanted file, -1 for none.  ``known``
     (listing rows,) is the record row that holds, -1 for none.  ``unread`` are listing rows to be
@@ -48,9 +53,9 @@ class Comparison:
         return [self.listing.name(int(row)) for row in self.unread]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BucketPlan:
-    """What is to do in one bucket.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What is to do in some buckets.
 
     Rows of ``view.wanted``: ``keep`` is right as it is; ``add`` is not there; ``change`` stands
     there in a version of ours; ``foreign`` is taken by a file of the user's; ``unavailable`` is
@@ -59,8 +64,6 @@ class BucketPlan:
     true.
     """
 
-    variant: str
-    bucket: int
     view: BucketView
     listing: Listing
     keep: Rows
@@ -74,9 +77,8 @@ class BucketPlan:
     ours: Bools
     digests: npt.NDArray[np.uint8]
     hashed: Bools
-    folder_mtime_ns: int
 
-    @property
+    @cached_property
     def fetch(self) -> Rows:
         """Wanted rows whose bytes are needed, ascending."""
         return np.sort(np.concatenate([self.add, self.change, self.foreign]))
@@ -86,12 +88,13 @@ class BucketPlan:
         """Bytes of those."""
         return int(self.view.wanted.sizes[self.fetch].sum())
 
-    def replaces(self, row: int) -> FileStat | None:
-        """What may be replaced under the name of a wanted row: our own older or damaged file."""
-        at = int(self.wanted_at[row])
-        if at < 0 or row in self.foreign:
-            return None
-        return self.stat(at)
+    @cached_property
+    def replaces(self) -> list[FileStat | None]:
+        """What may be replaced under each name of ``fetch``: our own older or damaged file."""
+        found: list[FileStat | None] = [None] * len(self.fetch)
+        for place in np.flatnonzero(np.isin(self.fetch, self.change)).tolist():
+            found[place] = self.stat(int(self.wanted_at[self.fetch[place]]))
+        return found
 
     def stat(self, row: int) -> FileStat:
         """Size, mtime and inode of a listed file."""
@@ -100,23 +103,13 @@ class BucketPlan:
             int(listing.sizes[row]), int(listing.mtimes[row]), int(listing.inodes[row])
         )
 
-    @property
-    def extras(self) -> int:
-        """Files of the user's that are in nobody's way, whatever their names."""
-        return len(self.extra) + sum(kind == "name" for _, kind in self.listing.others)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is to fetch and nothing of ours is to remove."""
-        return not (len(self.add) or len(self.change) or len(self.foreign) or len(self.remove))
-
 
 def _keys(
-    ids: U32, exts: npt.NDArray[np.integer[Any]], names: tuple[str, ...], table: list[str]
+    ids: U32, exts: npt.NDArray[np.integer[Any]], names: tuple[str, ...], table: dict[str, int]
 ) -> U64:
     """Id and extension as one number, with one numbering of extensions for all columns."""
-    codes = np.array([table.index(name) for name in names] or [0], np.uint64)
-    keys: U64 = (ids.astype(np.uint64) << np.uint64(16)) | codes[exts]
+    codes = np.array([table[name] for name in names] or [0], np.uint64)
+    keys: U64 = (ids.astype(np.uint64) << np.uint64(32)) | codes[exts]
     return keys
 
 
@@ -130,8 +123,9 @@ def _find(needles: U64, hay: U64) -> Rows:
     return np.where(hay[found] == needles, found, -1)
 
 
-def _table(*parts: tuple[str, ...]) -> list[str]:
-    return list(dict.fromkeys(name for part in parts for name in part))
+def _table(*parts: tuple[str, ...]) -> dict[str, int]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: code for code, name in enumerate(names)}
 
 
 def compare(view: BucketView, listing: Listing, record: Record) -> Comparison:
@@ -169,9 +163,7 @@ def _mix(keys: U64, sizes: U64) -> U64:
     return mixed
 
 
-def settle(
-    variant: str, bucket: int, comparison: Comparison, digests: dict[int, bytes]
-) -> BucketPlan:
+def settle(comparison: Comparison, digests: dict[int, bytes]) -> Plan:
     """Finish a comparison with the digests of its unread rows.
 
     A row that is missing there (it could not be read, or vanished) counts as foreign.
@@ -201,9 +193,7 @@ def settle(
     lost = view.absent & ~right
     wanted_rows = np.zeros(len(listing), np.bool_)
     wanted_rows[at[there]] = True
-    return BucketPlan(
-        variant=variant,
-        bucket=bucket,
+    return Plan(
         view=view,
         listing=listing,
         keep=np.flatnonzero(right),
@@ -217,7 +207,6 @@ def settle(
         ours=ours,
         digests=found,
         hashed=hashed,
-        folder_mtime_ns=listing.folder_mtime_ns,
     )
 
 
@@ -239,23 +228,21 @@ def _in_history(
     return np.array([data[i * step : (i + 1) * step] in known for i in range(len(rows))], np.bool_)
 
 
-def record_after(plan: BucketPlan, mtimes: I64, folder_mtime_ns: int, settled: str) -> Record:
-    """The record of a bucket as it was found: every file of ours.
+def record_after(plan: Plan, mtimes: I64, folder: slice) -> Record:
+    """The record of one bucket as it was found, ``folder`` of the listing: every file of ours.
 
-    ``mtimes`` (listing rows,) and ``folder_mtime_ns`` are what may be believed of them.
+    ``mtimes`` (listing rows,) are what may be believed of them.
     """
-    rows = np.flatnonzero(plan.ours)
     listing = plan.listing
+    rows = np.flatnonzero(plan.ours[folder]) + folder.start
+    codes, exts = np.unique(listing.exts[rows], return_inverse=True)
     return Record(
-        extensions=listing.extensions,
+        extensions=tuple(listing.extensions[code] for code in codes.tolist()),
         ids=listing.ids[rows],
-        exts=listing.exts[rows],
+        exts=exts.astype(np.uint16),
         sizes=listing.sizes[rows],
         mtimes=mtimes[rows],
         digests=plan.digests[rows],
-        folder_mtime_ns=folder_mtime_ns,
-        settled=settled,
-        files=len(plan.keep),
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgpack
 import numpy as np
@@ -55,6 +56,21 @@ EMPTY_RECORD = Record(
 )
 
 
+def joined(parts: Sequence[Record]) -> Record:
+    """The files of several buckets, one after another, with one table of extensions."""
+    names = dict.fromkeys(name for part in parts for name in part.extensions)
+    table = {name: code for code, name in enumerate(names)}
+    codes = [np.array([table[name] for name in part.extensions], np.uint16) for part in parts]
+    return Record(
+        extensions=tuple(table),
+        ids=np.concatenate([part.ids for part in parts]),
+        exts=np.concatenate([own[part.exts] for own, part in zip(codes, parts, strict=True)]),
+        sizes=np.concatenate([part.sizes for part in parts]),
+        mtimes=np.concatenate([part.mtimes for part in parts]),
+        digests=np.concatenate([part.digests for part in parts]),
+    )
+
+
 def unsure_if_racy(mtimes: I64, looked_ns: int) -> I64:
     """Mtimes as to be recorded after a look at ``looked_ns``.
 
@@ -76,24 +92,39 @@ def encode(record: Record) -> bytes:
     return zstandard.compress(msgpack.packb(document), 1)
 
 
-def decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
-    """The columns of a row, or None if the blob is not what :func:`encode` writes."""
-    try:
-        raw = zstandard.ZstdDecompressor().decompress(data, max_output_size=_MAX_BLOB_BYTES)
-        found: dict[str, Any] = msgpack.unpackb(raw)
-        ids = np.frombuffer(found["ids"], "<u4")
-        record = Record(
-            extensions=tuple(found["extensions"]),
-            ids=ids,
-            exts=np.frombuffer(found["exts"], "<u2"),
-            sizes=np.frombuffer(found["sizes"], "<u8"),
-            mtimes=np.frombuffer(found["mtimes"], "<i8"),
-            digests=np.frombuffer(found["digests"], np.uint8).reshape(len(ids), DIGEST_BYTES),
-            folder_mtime_ns=folder_mtime_ns,
-            settled=settled,
-        )
-    except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
-        return None
+# Takes a blob, the time of its folder and for what it was settled.
+Decode: TypeAlias = Callable[[bytes, int, str], Record | None]
+
+
+def decoder() -> Decode:
+    """A way to read blobs, for one thread: it makes the columns of a row.
+
+    None if the blob is not what :func:`encode` writes.
+    """
+    decompress = zstandard.ZstdDecompressor().decompress
+
+    def decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
+        try:
+            raw = decompress(data, max_output_size=_MAX_BLOB_BYTES)
+            return _record(msgpack.unpackb(raw), folder_mtime_ns, settled)
+        except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
+            return None
+
+    return decode
+
+
+def _record(found: dict[str, Any], folder_mtime_ns: int, settled: str) -> Record | None:
+    ids = np.frombuffer(found["ids"], "<u4")
+    record = Record(
+        extensions=tuple(found["extensions"]),
+        ids=ids,
+        exts=np.frombuffer(found["exts"], "<u2"),
+        sizes=np.frombuffer(found["sizes"], "<u8"),
+        mtimes=np.frombuffer(found["mtimes"], "<i8"),
+        digests=np.frombuffer(found["digests"], np.uint8).reshape(len(ids), DIGEST_BYTES),
+        folder_mtime_ns=folder_mtime_ns,
+        settled=settled,
+    )
     columns = (record.exts, record.sizes, record.mtimes)
     whole = all(len(column) == len(ids) for column in columns)
     return record if whole and bool(np.all(record.exts < len(record.extensions))) else None

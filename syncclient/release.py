@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests import manifest
-from manifests.columns import U32, Entries, concat, empty
+from manifests.columns import U32, Entries, concat, empty, ragged_index
 from manifests.digest import Digest
 from manifests.errors import ManifestError, StoreError, first_of_group
-from manifests.layers import LayerPart, compose
+from manifests.layers import LayerPart, Rows, compose
 from manifests.manifest import Header, Removed
 from manifests.model import Descriptor, ManifestRef
 from manifests.notices import Notices
@@ -46,6 +46,8 @@ class CachedManifest:
         self._header: Header | None = None
         self._removed: Removed | None = None
         self._removed_buckets: U32 | None = None
+        # The frames of the selected ids; there is one selection for each cached manifest.
+        self._needed: Rows | None = None
 
     @property
     def header(self) -> Header:
@@ -69,7 +71,7 @@ class CachedManifest:
                     self._header = manifest.decode_header(bytes(data), self._ref, self.name)
         return self._header is not None
 
-    def rows_held(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    def rows_held(self, rows: Rows) -> npt.NDArray[np.bool_]:
         """Which frames are in the cache and intact."""
         header, starts = self.header, self.header.row_start
         intact = [
@@ -88,18 +90,28 @@ class CachedManifest:
             self._removed = manifest.decode_removed(header, data, self.name)
         return self._removed
 
-    def removed_in(self, bucket: int) -> U32:
-        """Those of them in one bucket; they are sorted by bucket."""
+    def removed_in(self, buckets: Sequence[int]) -> U32:
+        """Those of them in some buckets, ascending; they are sorted by bucket."""
         if self._removed_buckets is None:
             self._removed_buckets = self.removed().ids % np.uint32(self.header.buckets)
-        first, last = np.searchsorted(self._removed_buckets, [bucket, bucket + 1])
-        return self.removed().ids[first:last]
+        return self.removed().ids[_places_of(self._removed_buckets, buckets)]
 
-    def entries(self, rows: Sequence[int], layer: int) -> Entries:
+    def rows_in(self, buckets: Sequence[int], wish: Selection) -> Rows:
+        """The frames of some buckets, ascending, that can hold what is selected."""
+        rows = _places_of(self.header.row_bucket, buckets)
+        if wish.ids is None:
+            return rows
+        if self._needed is None:
+            self._needed = self.header.rows_of_ids(wish.ids)
+        return np.intersect1d(rows, self._needed, assume_unique=True)
+
+    def entries(self, rows: Rows, layer: int) -> Entries:
         """The entries of some frames, all of which must be held."""
-        header, starts = self.header, self.header.row_start
-        frames = [self._read(int(starts[row]), int(header.row_length[row])) for row in rows]
-        return manifest.decode_rows(header, rows, frames, layer, self.name)
+        header = self.header
+        starts = header.row_start[rows].tolist()
+        lengths = header.row_length[rows].tolist()
+        frames = [self._read(*span) for span in zip(starts, lengths, strict=True)]
+        return manifest.decode_rows(header, rows.tolist(), frames, layer, self.name)
 
     # ----------------------------------------------------------------- filling the cache
 
@@ -178,7 +190,15 @@ class CachedManifest:
         self._object.close()
 
 
-def wanted_rows(header: Header, wish: Selection) -> npt.NDArray[np.intp]:
+def _places_of(column: U32, buckets: Sequence[int]) -> Rows:
+    """Where ascending ``buckets`` stand in an ascending column of them."""
+    # Numbers of another type would have the whole column copied.
+    wanted = np.asarray(buckets, column.dtype)
+    starts = np.searchsorted(column, wanted, "left")
+    return ragged_index(starts, np.searchsorted(column, wanted, "right") - starts)
+
+
+def wanted_rows(header: Header, wish: Selection) -> Rows:
     """The frames that can hold what is selected."""
     rows = np.arange(len(header)) if wish.ids is None else header.rows_of_ids(wish.ids)
     if wish.buckets is not None:
@@ -189,7 +209,7 @@ def wanted_rows(header: Header, wish: Selection) -> npt.NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BucketView:
-    """One bucket of a release: what is wanted, and what its layers ever held there.
+    """One bucket of a release, or several: what is wanted, what its layers ever held there.
 
     ``absent`` marks wanted entries that the publisher says are unavailable.  ``history`` has every
     entry of every layer at these ids, also superseded ones; a file with such a digest is ours.
@@ -211,7 +231,11 @@ class ReleaseView:
         self.variants = wish.variants_of(descriptor.variants)
         self.buckets = wish.bucket_numbers(descriptor.layout.buckets)
         self._selected = frozenset(self.buckets)
-        self._notices = notices
+        self._absent_ids = {
+            (number, variant): notices.absent_ids(layer.name, variant)
+            for number, layer in enumerate(descriptor.layers)
+            for variant in self.variants
+        }
         self._held: dict[str, list[tuple[int, CachedManifest]]] = {}
         for variant in self.variants:
             self._held[variant] = [
@@ -245,20 +269,25 @@ class ReleaseView:
             for _, one in cached:
                 one.close()
 
+    def expected_entries(self, variant: str) -> int:
+        """At most so many entries are wanted of a variant, at least 1."""
+        files = self.descriptor.totals[variant].files
+        return max(1, files if self.wish.ids is None else min(files, len(self.wish.ids)))
+
     def bucket(self, variant: str, bucket: int) -> BucketView:
-        """Compose one bucket, cut to the selection; nothing is wanted in any other bucket."""
-        if bucket not in self._selected:
-            return BucketView(wanted=empty(), absent=np.zeros(0, np.bool_), history=empty())
+        """Compose one bucket, cut to the selection."""
+        return self.several(variant, [bucket])
+
+    def several(self, variant: str, buckets: Sequence[int]) -> BucketView:
+        """The same for several buckets, ascending; nothing is wanted outside the selection."""
+        buckets = [bucket for bucket in buckets if bucket in self._selected]
         parts: list[LayerPart] = []
         everything: list[Entries] = []
         for number, cached in self._held[variant]:
-            rows = self._rows(cached.header, bucket)
-            entries = cached.entries(rows, number)
+            entries = cached.entries(cached.rows_in(buckets, self.wish), number)
             everything.append(entries)
-            parts.append(LayerPart(entries=entries, removed_ids=cached.removed_in(bucket)))
-        if not parts:
-            return BucketView(wanted=empty(), absent=np.zeros(0, np.bool_), history=empty())
-        wanted = self._cut(compose(parts, self.descriptor.layout.buckets))
+            parts.append(LayerPart(entries=entries, removed_ids=cached.removed_in(buckets)))
+        wanted = self._cut(compose(parts, self.descriptor.layout.buckets)) if parts else empty()
         return BucketView(
             wanted=wanted, absent=self._absent(variant, wanted), history=concat(everything)
         )
@@ -267,17 +296,8 @@ class ReleaseView:
         """What is selected of one bucket of one layer, superseded entries too."""
         for number, cached in self._held[variant]:
             if number == layer and bucket in self._selected:
-                return self._cut(cached.entries(self._rows(cached.header, bucket), number))
+                return self._cut(cached.entries(cached.rows_in([bucket], self.wish), number))
         return empty()
-
-    def _rows(self, header: Header, bucket: int) -> Sequence[int]:
-        rows = header.rows_of_bucket(bucket)
-        if self.wish.ids is None:
-            return rows
-        ids = self.wish.ids
-        mine = ids[ids % np.uint32(self.descriptor.layout.buckets) == bucket]
-        needed = header.rows_of_ids(mine)
-        return [int(row) for row in needed if rows.start <= row < rows.stop]
 
     def _cut(self, entries: Entries) -> Entries:
         wants = self.wish.wants_ids(entries.ids)
@@ -285,8 +305,8 @@ class ReleaseView:
 
     def _absent(self, variant: str, wanted: Entries) -> npt.NDArray[np.bool_]:
         absent = np.zeros(len(wanted), np.bool_)
-        for number, layer in enumerate(self.descriptor.layers):
-            ids: U32 = self._notices.absent_ids(layer.name, variant)
+        for number in range(len(self.descriptor.layers)):
+            ids = self._absent_ids[number, variant]
             if len(ids):
                 absent |= (wanted.layers == number) & np.isin(wanted.ids, ids)
         return absent

@@ -6,14 +6,18 @@ For the buckets that are not as they were left; see :mod:`syncclient.survey`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-from manifests.columns import Bools, Entries
+from manifests.columns import I64, Bools, Entries
+from syncclient import records
 from syncclient.files import FileStat, FolderLook
 from syncclient.places import Places
-from syncclient.plan import BucketPlan, Comparison, compare, record_after, settle
+from syncclient.plan import Comparison, Plan, Rows, compare, record_after, settle
 from syncclient.pool import Pool, Promise
 from syncclient.records import unsure_if_racy
 from syncclient.release import ReleaseView
@@ -24,6 +28,8 @@ from syncclient.tree import Listing
 
 # Names of one hashing task: enough to keep a process busy, few enough to share the work.
 _HASH_NAMES = 256
+# Small buckets are compared together, up to so many and about so many entries of the release.
+_BUCKETS_AT_ONCE, _ENTRIES_AT_ONCE = 64, 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,33 +49,37 @@ class Work:
     remove: tuple[tuple[str, FileStat], ...]
 
 
-def _work(plan: BucketPlan) -> Work:
-    rows = plan.fetch
-    return Work(
-        variant=plan.variant,
-        bucket=plan.bucket,
-        fetch=plan.view.wanted.take(rows),
-        replaces=tuple(plan.replaces(int(row)) for row in rows),
-        foreign=np.isin(rows, plan.foreign),
-        remove=tuple((plan.listing.name(int(row)), plan.stat(int(row))) for row in plan.remove),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """A bucket that was compared and whose unknown files are being read."""
+class _Seen(NamedTuple):
+    """One bucket and what its folder looked like."""
 
     bucket: int
     looked_ns: int
     glance: Glance
     look: FolderLook
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pending:
+    """Buckets that were compared and whose unknown files are being read.
+
+    ``own`` (k + 1,) says where the files of each bucket begin in the listing, ``recorded`` (k,)
+    how many are recorded of it; ``strays`` (k,) are the user's files that no entry could be.
+    """
+
+    seen: Sequence[_Seen]
+    own: I64
+    recorded: I64
+    strays: Sequence[int]
     comparison: Comparison
     reading: list[Promise[list[bytes | None]]]
 
 
 @dataclass(slots=True, kw_only=True)
 class Settler:
-    """Compares the buckets of one variant and counts them in ``survey``; blocking."""
+    """Compares the buckets of one variant and counts them in ``survey``; blocking.
+
+    Buckets come ascending.  ``recorded`` counts the files that the state knew in them.
+    """
 
     variant: str
     view: ReleaseView
@@ -78,44 +88,78 @@ class Settler:
     token: str
     pool: Pool
     survey: Survey
+    recorded: int = 0
+    _seen: list[_Seen] = field(default_factory=list)
     _waiting: deque[_Pending] = field(default_factory=deque)
 
-    def take(self, bucket: int, looked_ns: int, glance: Glance, look: FolderLook) -> int:
-        """Begin with one bucket; the number of files that the state knew in it."""
-        record = self.state.load(self.variant, bucket)
-        view, listing = self.view.bucket(self.variant, bucket), Listing.of(look)
-        comparison = compare(view, listing, record)
-        self._waiting.append(
-            _Pending(
-                bucket=bucket,
-                looked_ns=looked_ns,
-                glance=glance,
-                look=look._replace(columns=None),
-                comparison=comparison,
-                reading=self._read(bucket, comparison),
-            )
-        )
-        waiting = self._waiting
-        while waiting and (len(waiting) > 4 * self.pool.jobs or not waiting[0].reading):
-            self._finish(waiting.popleft())
-        return len(record)
+    def take(self, bucket: int, looked_ns: int, glance: Glance, look: FolderLook) -> None:
+        """Take one bucket in."""
+        self._seen.append(_Seen(bucket, looked_ns, glance, look))
+        if len(self._seen) >= self._at_once:
+            self._compare()
 
     def finish(self) -> None:
-        """Wait for all that is being read."""
+        """Compare what is left and wait for all that is being read."""
+        self._compare()
         while self._waiting:
             self._finish(self._waiting.popleft())
 
-    def _read(self, bucket: int, comparison: Comparison) -> list[Promise[list[bytes | None]]]:
-        """Start to hash what is unknown."""
-        names = comparison.unread_names()
-        root, folder = (
-            str(self.places.root(self.variant)),
-            self.places.folder(self.variant, bucket),
+    @property
+    def _at_once(self) -> int:
+        """Buckets to be compared together."""
+        entries = self.view.expected_entries(self.variant)
+        return max(1, min(_BUCKETS_AT_ONCE, _ENTRIES_AT_ONCE * len(self.view.buckets) // entries))
+
+    def _compare(self) -> None:
+        """Begin with the buckets that were taken in."""
+        if not self._seen:
+            return
+        seen, self._seen = self._seen, []
+        buckets = [one.bucket for one in seen]
+        known = self.state.load_several(self.variant, buckets)
+        listings, strays = zip(*map(self._own, seen), strict=True)
+        comparison = compare(
+            self.view.several(self.variant, buckets),
+            Listing.joined(listings),
+            records.joined(known),
         )
-        return [
-            self.pool.submit(hash_task, HashTask(root, folder, names[start : start + _HASH_NAMES]))
-            for start in range(0, len(names), _HASH_NAMES)
-        ]
+        recorded = np.array([len(record) for record in known], np.int64)
+        own = np.append(0, np.cumsum([len(listing) for listing in listings]))
+        self.recorded += int(recorded.sum())
+        self._waiting.append(
+            _Pending(
+                seen=[one._replace(look=one.look._replace(columns=None)) for one in seen],
+                own=own,
+                recorded=recorded,
+                strays=strays,
+                comparison=comparison,
+                reading=list(self._read(buckets, own, comparison)),
+            )
+        )
+        waiting = self._waiting
+        while waiting and (len(waiting) > self.pool.jobs or not waiting[0].reading):
+            self._finish(waiting.popleft())
+
+    def _own(self, seen: _Seen) -> tuple[Listing, int]:
+        """The files that entries of this bucket could be, and how many others there are."""
+        listing = Listing.of(seen.look)
+        others = sum(kind == "name" for _, kind in listing.others)
+        mine = listing.ids % np.uint32(self.places.layout.buckets) == seen.bucket
+        if mine.all():
+            return listing, others
+        return listing.take(mine), others + int((~mine).sum())
+
+    def _read(
+        self, buckets: Sequence[int], own: I64, comparison: Comparison
+    ) -> Iterator[Promise[list[bytes | None]]]:
+        """Start to hash what is unknown, folder by folder."""
+        names, root = comparison.unread_names(), str(self.places.root(self.variant))
+        bounds = np.searchsorted(comparison.unread, own).tolist()
+        for bucket, (first, last) in zip(buckets, pairwise(bounds), strict=True):
+            folder = self.places.folder(self.variant, bucket)
+            for start in range(first, last, _HASH_NAMES):
+                some = names[start : min(start + _HASH_NAMES, last)]
+                yield self.pool.submit(hash_task, HashTask(root, folder, some))
 
     def _finish(self, pending: _Pending) -> None:
         comparison = pending.comparison
@@ -124,36 +168,115 @@ class Settler:
         digests = {
             row: digest for row, digest in zip(unread, found, strict=True) if digest is not None
         }
-        plan = settle(self.variant, pending.bucket, comparison, digests)
-        self.survey.count(plan)
-        if not plan.idle:
-            self.survey.works.append(_work(plan))
-        self._remember(plan, pending)
+        plan = settle(comparison, digests)
+        self.survey.count(plan, sum(pending.strays))
+        split = _Split.of(plan, pending, self.places.layout.buckets)
+        self.survey.works += self._works(plan, pending, split)
+        self._remember(plan, pending, split)
 
-    def _remember(self, plan: BucketPlan, pending: _Pending) -> None:
+    def _works(self, plan: Plan, pending: _Pending, split: _Split) -> Iterator[Work]:
+        """What is to do, bucket by bucket."""
+        if not len(plan.fetch) and not len(plan.remove):
+            return
+        fetch, foreign = plan.view.wanted.take(plan.fetch), np.isin(plan.fetch, plan.foreign)
+        removed = [(plan.listing.name(row), plan.stat(row)) for row in plan.remove.tolist()]
+        for one, rows, gone in zip(pending.seen, split.fetch, split.remove, strict=True):
+            if rows.start < rows.stop or gone.start < gone.stop:
+                yield Work(
+                    variant=self.variant,
+                    bucket=one.bucket,
+                    fetch=fetch.take(rows),
+                    replaces=tuple(plan.replaces[rows]),
+                    foreign=foreign[rows],
+                    remove=tuple(removed[gone]),
+                )
+
+    def _remember(self, plan: Plan, pending: _Pending, split: _Split) -> None:
         """Record what was learnt, where it differs from what is recorded.
 
         A bucket that lost all its files keeps its record: the disk may be mounted again.
         """
-        record, glance, looked_ns = pending.comparison.record, pending.glance, pending.looked_ns
-        if len(record) and not plan.ours.any():
-            return
-        settled = self.token if plan.idle and not len(plan.unavailable) else ""
+        looked_ns = pending.seen[0].looked_ns
         mtimes = unsure_if_racy(plan.listing.mtimes, looked_ns)
-        # A file that is too young may change and look the same, so the folder may.
-        sure = settled and not (mtimes == UNSURE).any()
-        fingerprint = pending.look.fingerprint if sure else b""
-        folder_mtime = sure_mtime(pending.look.mtime_ns, looked_ns) if settled else UNSURE
-        unchanged = (
-            not plan.hashed.any()
-            and int(plan.ours.sum()) == len(record)
-            and (glance.folder_mtime_ns, glance.settled, glance.fingerprint)
-            == (folder_mtime, settled, fingerprint)
+        believed = np.where(plan.hashed, mtimes, plan.listing.mtimes)
+        young = split.listed(mtimes == UNSURE)
+        ours, hashed, extra = (
+            split.listed(column) for column in (plan.ours, plan.hashed, split.extra)
         )
-        if unchanged:
-            return
-        after = record_after(
-            plan, np.where(plan.hashed, mtimes, plan.listing.mtimes), folder_mtime, settled
+        for place, one in enumerate(pending.seen):
+            recorded, glance = int(pending.recorded[place]), one.glance
+            if recorded and not ours[place]:
+                continue
+            settled = self.token if split.is_settled(place) else ""
+            # A file that is too young may change and look the same, so the folder may.
+            fingerprint = one.look.fingerprint if settled and not young[place] else b""
+            folder_mtime = sure_mtime(one.look.mtime_ns, looked_ns) if settled else UNSURE
+            now = (folder_mtime, settled, fingerprint)
+            if (
+                not hashed[place]
+                and ours[place] == recorded
+                and (glance.folder_mtime_ns, glance.settled, glance.fingerprint) == now
+            ):
+                continue
+            after = replace(
+                record_after(plan, believed, split.own[place]),
+                folder_mtime_ns=folder_mtime,
+                settled=settled,
+                files=split.kept[place],
+                fingerprint=fingerprint,
+                extra=extra[place] + pending.strays[place],
+            )
+            self.state.store(self.variant, one.bucket, after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """A plan of k buckets cut up again; all sequences have one item a bucket.
+
+    ``own`` are rows of the listing, ``fetch`` and ``remove`` places in the lists of that name;
+    ``kept`` and ``lost`` count wanted files that are right and that can be had nowhere.  ``extra``
+    marks rows of the listing.
+    """
+
+    own: Sequence[slice]
+    fetch: Sequence[slice]
+    remove: Sequence[slice]
+    kept: Sequence[int]
+    lost: Sequence[int]
+    extra: Bools
+    bounds: I64
+
+    @classmethod
+    def of(cls, plan: Plan, pending: _Pending, buckets: int) -> _Split:
+        of_wanted = plan.view.wanted.ids % np.uint32(buckets)
+        numbers = [one.bucket for one in pending.seen]
+        wanted = np.append(
+            np.searchsorted(of_wanted, np.array(numbers, np.uint32)), len(of_wanted)
         )
-        after = replace(after, fingerprint=fingerprint, extra=plan.extras)
-        self.state.store(plan.variant, plan.bucket, after)
+        extra = np.zeros(len(plan.listing), np.bool_)
+        extra[plan.extra] = True
+        return cls(
+            own=_slices(pending.own),
+            fetch=_slices(np.searchsorted(plan.fetch, wanted)),
+            remove=_slices(np.searchsorted(plan.remove, pending.own)),
+            kept=np.diff(np.searchsorted(plan.keep, wanted)).tolist(),
+            lost=np.diff(np.searchsorted(plan.unavailable, wanted)).tolist(),
+            extra=extra,
+            bounds=pending.own,
+        )
+
+    def listed(self, marks: Bools) -> list[int]:
+        """How many rows of the listing are marked in each bucket."""
+        sums = np.append(0, np.cumsum(marks))
+        counts: list[int] = np.diff(sums[self.bounds]).tolist()
+        return counts
+
+    def is_settled(self, place: int) -> bool:
+        """Whether a bucket is as it is wanted, and nothing is missing."""
+        fetch, remove = self.fetch[place], self.remove[place]
+        return fetch.start == fetch.stop and remove.start == remove.stop and not self.lost[place]
+
+
+def _slices(bounds: Rows) -> list[slice]:
+    """What lies between neighbouring bounds."""
+    return [slice(*pair) for pair in pairwise(bounds.tolist())]

@@ -27,7 +27,7 @@ from syncclient.state import NOTHING_KNOWN, UNSURE, Glance, State, sure_mtime
 from syncclient.tasks import FolderTask, list_task
 
 if TYPE_CHECKING:
-    from syncclient.plan import BucketPlan
+    from syncclient.plan import Plan
     from syncclient.release import ReleaseView
     from syncclient.settling import Settler, Work
 
@@ -57,15 +57,15 @@ class Survey:
         """Files that stand where entries of the release do, or did."""
         return self.kept + self.changed + self.foreign + self.removable
 
-    def count(self, plan: BucketPlan) -> None:
-        """Add one bucket that was compared."""
+    def count(self, plan: Plan, strays: int) -> None:
+        """Add buckets that were compared, with as many files that no entry could be."""
         self.kept += len(plan.keep)
         self.added += len(plan.add)
         self.changed += len(plan.change)
         self.foreign += len(plan.foreign)
         self.unavailable += len(plan.unavailable)
         self.removable += len(plan.remove)
-        self.extra += plan.extras
+        self.extra += len(plan.extra) + strays
         self.hashed += int(plan.hashed.sum())
         self.adopted += int(plan.hashed[plan.wanted_at[plan.keep]].sum())
         self.fetch_bytes += plan.fetch_bytes
@@ -159,11 +159,12 @@ class Surveyor:
             else:
                 settler = settler or self._settler(variant, pool, survey)
                 glance = glances.get(bucket, NOTHING_KNOWN)
-                recorded += settler.take(bucket, looked_ns, glance, look)
+                settler.take(bucket, looked_ns, glance, look)
             written()
             self._tell(survey)
         if settler is not None:
             settler.finish()
+            recorded += settler.recorded
             self._tell(survey)
         return recorded
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from manifests.columns import I64, U16, U32, U64
+from manifests.columns import I64, U32, U64, Bools
 from manifests.errors import StoreError
 from syncclient.files import (
     OPEN_FOLDER,
@@ -69,9 +70,9 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Listing:
-    """One bucket folder: columns of the files an entry could be, sorted by (id, extension).
+    """Bucket folders: columns of the files an entry could be, each sorted by (id, extension).
 
-    ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns ·
+    ids (n,) u32 · exts (n,) u32 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns ·
     inodes (n,) u64.  ``others`` are all further names, with why: ``folder``, ``symlink``,
     ``special`` or ``name``.  ``folder_mtime_ns`` was read before the names; -1 if there is no such
     folder.
@@ -79,7 +80,7 @@ class Listing:
 
     extensions: tuple[str, ...] = ()
     ids: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
-    exts: U16 = field(default_factory=lambda: np.empty(0, np.uint16))
+    exts: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
     sizes: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
     mtimes: I64 = field(default_factory=lambda: np.empty(0, np.int64))
     inodes: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -97,12 +98,38 @@ class Listing:
         return cls(
             extensions=found.extensions,
             ids=np.frombuffer(found.ids, np.uint32),
-            exts=np.frombuffer(found.exts, np.uint16),
+            exts=np.frombuffer(found.exts, np.uint16).astype(np.uint32),
             sizes=np.frombuffer(found.sizes, np.uint64),
             mtimes=np.frombuffer(found.mtimes, np.int64),
             inodes=np.frombuffer(found.inodes, np.uint64),
             others=found.others,
             folder_mtime_ns=max(look.mtime_ns, -1),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Listing]) -> Listing:
+        """The files of several folders, one after another, with one table of extensions."""
+        names = dict.fromkeys(name for part in parts for name in part.extensions)
+        table = {name: code for code, name in enumerate(names)}
+        codes = [np.array([table[name] for name in part.extensions], np.uint32) for part in parts]
+        return cls(
+            extensions=tuple(table),
+            ids=np.concatenate([part.ids for part in parts]),
+            exts=np.concatenate([own[part.exts] for own, part in zip(codes, parts, strict=True)]),
+            sizes=np.concatenate([part.sizes for part in parts]),
+            mtimes=np.concatenate([part.mtimes for part in parts]),
+            inodes=np.concatenate([part.inodes for part in parts]),
+        )
+
+    def take(self, rows: Bools) -> Listing:
+        """Some of the files."""
+        return replace(
+            self,
+            ids=self.ids[rows],
+            exts=self.exts[rows],
+            sizes=self.sizes[rows],
+            mtimes=self.mtimes[rows],
+            inodes=self.inodes[rows],
         )
 
     def name(self, row: int) -> str:

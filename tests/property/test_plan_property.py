@@ -107,8 +107,9 @@ def test_only_what_must_be_read_is_read(bucket: Bucket) -> None:
 @given(buckets())
 def test_only_our_own_files_may_be_replaced(bucket: Bucket) -> None:
     plan = bucket.plan()
-    for row, name in enumerate(plan.raw.view.wanted.names()):
-        replaces = plan.raw.replaces(row)
+    names = plan.raw.view.wanted.names()
+    for row, replaces in zip(plan.raw.fetch.tolist(), plan.raw.replaces, strict=True):
+        name = names[row]
         if name in plan.change:
             assert replaces is not None
             assert replaces.mtime_ns == bucket.there[name].mtime_ns

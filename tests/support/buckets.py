@@ -13,7 +13,8 @@ import numpy as np
 from manifests.columns import Entries, concat, empty
 from manifests.digest import digest_bytes
 from manifests.paths import parse_entry_name
-from syncclient.plan import BucketPlan, Comparison, compare, settle
+from syncclient.plan import Comparison, compare, settle
+from syncclient.plan import Plan as RawPlan
 from syncclient.records import EMPTY_RECORD, Record
 from syncclient.release import BucketView
 from syncclient.tree import Listing
@@ -64,7 +65,7 @@ def to_listing(files: Mapping[str, There]) -> Listing:
     return Listing(
         extensions=tuple(table),
         ids=np.array([number for number, _, _ in rows], np.uint32),
-        exts=np.array([table.index(ext) for _, ext, _ in rows], np.uint16),
+        exts=np.array([table.index(ext) for _, ext, _ in rows], np.uint32),
         sizes=np.array([len(there.data) for _, _, there in rows], np.uint64),
         mtimes=np.array([there.mtime_ns for _, _, there in rows], np.int64),
         inodes=np.array([there.inode for _, _, there in rows], np.uint64),
@@ -81,7 +82,7 @@ def to_record(files: Mapping[str, There]) -> Record:
     return Record(
         extensions=listing.extensions,
         ids=listing.ids,
-        exts=listing.exts,
+        exts=listing.exts.astype(np.uint16),
         sizes=listing.sizes,
         mtimes=listing.mtimes,
         digests=np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32),
@@ -108,7 +109,7 @@ class Plan:
     remove: set[str]
     extra: set[str]
     read: set[str]
-    raw: BucketPlan
+    raw: RawPlan
     comparison: Comparison
 
 
@@ -119,7 +120,7 @@ def plan_of(view: BucketView, files: Mapping[str, There], record: Record) -> Pla
     read = comparison.unread_names()
     digests = [digest_bytes(files[name].data) for name in read]
     rows = comparison.unread.tolist()
-    raw = settle("original", 1, comparison, dict(zip(rows, digests, strict=True)))
+    raw = settle(comparison, dict(zip(rows, digests, strict=True)))
     names = view.wanted.names()
 
     def wanted(rows: np.ndarray[tuple[int], np.dtype[np.intp]]) -> set[str]:
