@@ -1,8 +1,7 @@
 """Carrying out one piece of work: fetch, hash, write, name; in a worker or in-process.
 
-A :class:`Batch` is some files of one pack, or one large file.  The runner asks other trees on this
-machine first, then the host: ranges of the pack, or loose files where the host has no packs.
-BLAKE3 of the whole file is the last gate for every source.
+The runner asks other trees on this machine first, then the host: ranges of the pack, or loose
+files where the host has no packs.  BLAKE3 of the whole file is the last gate for every source.
 
 The event loop only moves bytes; hashing and writing happen in the runner's one disk thread, in
 which its stores live.
@@ -15,7 +14,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -23,22 +22,19 @@ from typing import Self, TypeVar
 import numpy as np
 
 from manifests import packs
-from manifests.columns import CHUNK_BYTES, U64
+from manifests.columns import U64
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError, TransferError, first_of_group
-from syncclient.sources.bulk import Piece
+from syncclient.batch import RANGE_BYTES, Batch, Outcome, Problem
+from syncclient.largefile import LargeFile
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
-from syncclient.store import Aside, PlaceBytes, Store
-from syncclient.tree import FileStat, hash_open, open_regular
+from syncclient.store import PlaceBytes, Store
+from syncclient.tree import hash_open, open_regular
 
-# Bytes held in memory for one range; also the largest file that is fetched in one go.
-RANGE_BYTES = CHUNK_BYTES
 # What all batches under way in a process may hold together, and one of them at the most.
 _ROOM_BYTES = 48 * 2**20
 _MOST_HELD_BYTES = 4 * RANGE_BYTES
-# Chunks of a large file that one request asks for.
-_CHUNKS_A_REQUEST = 8
 _LOOSE_AT_ONCE = 8
 # Statuses by which a host asks for a pause: too many requests, unavailable.
 _BUSY = {429, 503}
@@ -47,100 +43,6 @@ _NOBODY = "no other tree on this machine holds it, and there is no host to ask"
 _WRONG_FROM_PEERS = "what peers delivered does not have the BLAKE3 of the manifest"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Files of one folder: what they are, where they come from, where they go.
-
-    All lists have one item a file.  ``pack`` is the URL path of their pack, or "" if they have
-    none; ``urls`` are the loose paths.  ``replaces`` is what the plan saw under the name, None for
-    nothing. A file larger than RANGE_BYTES is alone in its batch; ``chunks`` are its chunk
-    digests, if any.
-    """
-
-    # Variant and bucket, or "" and the path of an asset.
-    key: tuple[str, int | str]
-    root: str
-    folder: tuple[str, ...]
-    names: Sequence[str]
-    sizes: Sequence[int]
-    digests: Sequence[bytes]
-    mtime_ns: int
-    replaces: Sequence[FileStat | None]
-    urls: Sequence[str]
-    pack: str = ""
-    offsets: Sequence[int] = ()
-    chunks: bytes = b""
-    # Folders of other trees that may hold the same files, and whether to hard-link from them.
-    locals: tuple[str, ...] = ()
-    hard_link: bool = False
-    # Whether ``locals`` is our own staging, into which peers delivered.
-    staged: bool = False
-    # Whether that staging is in memory, so that its bytes have to be written once.
-    in_memory: bool = False
-
-    @property
-    def large(self) -> bool:
-        """Whether this is one large file, fetched by chunks into a staged part."""
-        return self.sizes[0] > RANGE_BYTES
-
-    def path(self, row: int) -> str:
-        """Where a file goes, for people."""
-        return "/".join((*self.folder, self.names[row]))
-
-    def subset(self, rows: Sequence[int], *, loose: bool = False) -> Batch:
-        """The same work for some of the files; ``loose`` gives up on their pack."""
-        return Batch(
-            key=self.key,
-            root=self.root,
-            folder=self.folder,
-            names=[self.names[row] for row in rows],
-            sizes=[self.sizes[row] for row in rows],
-            digests=[self.digests[row] for row in rows],
-            mtime_ns=self.mtime_ns,
-            replaces=[self.replaces[row] for row in rows],
-            urls=[self.urls[row] for row in rows],
-            pack="" if loose else self.pack,
-            offsets=[self.offsets[row] for row in rows] if self.offsets else (),
-            chunks=self.chunks,
-            locals=self.locals,
-            hard_link=self.hard_link,
-            staged=self.staged,
-            in_memory=self.in_memory,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """Why one file of a batch did not come; ``missing`` if the host says it has none."""
-
-    row: int
-    text: str
-    missing: bool = False
-
-
-@dataclass(slots=True, kw_only=True)
-class Outcome:
-    """What became of a batch: rows that are in the tree now, problems, and bytes by source.
-
-    ``error`` ended the batch early; rows in neither list were not tried.
-    """
-
-    done: list[int] = field(default_factory=list)
-    linked: list[int] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    asides: list[Aside] = field(default_factory=list)
-    error: TransferError | StoreError | None = None
-    received_bytes: int = 0
-    requests: int = 0
-    local_bytes: int = 0
-    peer_bytes: int = 0
-    links: dict[str, int] = field(default_factory=dict)
-
-    def traffic_only(self) -> Outcome:
-        """What it cost, without what it brought."""
-        return Outcome(received_bytes=self.received_bytes, requests=self.requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +154,7 @@ class Runner:
     ) -> None:
         if batch.large:
             try:
-                await _LargeFile(self, batch, source, outcome).fetch()
+                await LargeFile(self, batch, source, outcome).fetch()
             except TransferError as error:
                 if not error.missing:
                     raise
@@ -321,7 +223,7 @@ class Runner:
         async def one(row: int) -> None:
             async with gate:
                 try:
-                    data = await source.whole(batch.urls[row], batch.sizes[row])
+                    data = await source.whole(batch.url(row), batch.sizes[row])
                 except TransferError as error:
                     if error.missing:
                         outcome.problems.append(Problem(row=row, text=str(error), missing=True))
@@ -344,7 +246,7 @@ class Runner:
     ) -> list[int]:
         """Place the files that the host gives without further ado; the rows of the others."""
         left = dict.fromkeys(rows)
-        paths, sizes = [batch.urls[row] for row in rows], [batch.sizes[row] for row in rows]
+        paths, sizes = [batch.url(row) for row in rows], [batch.sizes[row] for row in rows]
         async with aclosing(source.files(paths, sizes)) as bunches:
             async for bunch in bunches:
                 await self._place(batch, [(rows[n], data) for n, data in bunch], outcome)
@@ -367,7 +269,7 @@ def _place_checked(
 ) -> None:
     digest = batch.digests[row]
     if digest_bytes(data) != digest:
-        text = f"{batch.urls[row]}: the bytes that came do not have the BLAKE3 of the manifest"
+        text = f"{batch.url(row)}: the bytes that came do not have the BLAKE3 of the manifest"
         outcome.problems.append(Problem(row=row, text=text))
         return
     _place_bytes(place, batch, row, data, outcome)
@@ -455,116 +357,3 @@ def _from_memory(  # noqa: PLR0913 (a file of a batch, from where it is to where
     _place_bytes(place, batch, row, data, outcome)
     outcome.peer_bytes += batch.sizes[row]
     return True
-
-
-class _LargeFile:
-    """A file fetched by chunks into a staged part, which survives a crash, then hashed again.
-
-    With chunk digests each chunk is checked when it arrives and only wrong or missing ones are
-    fetched: also from the file that stands there now, if it is damaged.  Without them (assets) the
-    part grows from its start, and only the whole file can be checked.
-    """
-
-    def __init__(self, runner: Runner, batch: Batch, source: HttpSource, outcome: Outcome) -> None:
-        self._runner = runner
-        self._batch = batch
-        self._source = source
-        self._outcome = outcome
-        self._size = batch.sizes[0]
-        self._name = batch.names[0]
-        key = "/".join((*batch.folder, self._name)).encode() + batch.digests[0]
-        self._part = f"{digest_bytes(key).hex()[:32]}.part"
-
-    async def fetch(self) -> None:
-        """Bring the part to its end, check it whole, give it its name."""
-        fd = await self._runner.on_disk(self._open)
-        try:
-            for first, last in await self._runner.on_disk(lambda: self._missing(fd)):
-                await self._fetch_chunks(fd, first, last)
-            await self._runner.on_disk(lambda: self._finish(fd))
-        except _BadChunkError as error:
-            self._outcome.problems.append(Problem(row=0, text=str(error)))
-        finally:
-            await self._runner.on_disk(lambda: os.close(fd))
-
-    def _open(self) -> int:
-        fd = self._store.open_part(self._part)
-        if os.fstat(fd).st_size == 0 and self._batch.chunks:
-            with suppress(OSError, StoreError):
-                self._store.copy_into(fd, self._batch.folder, self._name)
-        if os.fstat(fd).st_size > self._size:
-            os.ftruncate(fd, self._size)
-        return fd
-
-    @property
-    def _store(self) -> Store:
-        return self._runner.store(self._batch.root)
-
-    def _count(self) -> int:
-        return -(-self._size // CHUNK_BYTES)
-
-    def _span(self, chunk: int) -> Span:
-        return chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, self._size)
-
-    def _missing(self, fd: int) -> list[Span]:
-        """Runs of chunks (first, last) still to be fetched, after reading what is staged."""
-        held = os.fstat(fd).st_size
-        if not self._batch.chunks:
-            # Whole chunks only: the end of what a crash left may be torn.
-            wanted = list(range(held // CHUNK_BYTES, self._count()))
-        else:
-            wanted = [chunk for chunk in range(self._count()) if not self._intact(fd, chunk, held)]
-        runs: list[Span] = []
-        for chunk in wanted:
-            if runs and runs[-1][1] == chunk and chunk - runs[-1][0] < _CHUNKS_A_REQUEST:
-                runs[-1] = (runs[-1][0], chunk + 1)
-            else:
-                runs.append((chunk, chunk + 1))
-        return runs
-
-    def _intact(self, fd: int, chunk: int, held: int) -> bool:
-        start, stop = self._span(chunk)
-        return stop <= held and digest_bytes(os.pread(fd, stop - start, start)) == self._expected(
-            chunk
-        )
-
-    def _expected(self, chunk: int) -> bytes:
-        return self._batch.chunks[32 * chunk : 32 * chunk + 32]
-
-    async def _fetch_chunks(self, fd: int, first: int, last: int) -> None:
-        spans = [self._span(chunk) for chunk in range(first, last)]
-        async with aclosing(self._source.stretch(self._batch.urls[0], spans)) as bunches:
-            async for bunch in bunches:
-                await self._runner.on_disk(partial(self._write, fd, first, bunch))
-
-    def _write(self, fd: int, first: int, pieces: Sequence[Piece]) -> None:
-        for index, data in pieces:
-            chunk = first + index
-            if self._batch.chunks and digest_bytes(data) != self._expected(chunk):
-                where = f"{self._batch.urls[0]}: chunk {chunk}"
-                raise _BadChunkError(f"{where} does not have the BLAKE3 of the manifest")
-            self._store.write_part(fd, data, self._span(chunk)[0])
-
-    def _finish(self, fd: int) -> None:
-        os.lseek(fd, 0, os.SEEK_SET)
-        os.ftruncate(fd, self._size)
-        if hash_open(fd, with_chunks=False).digest != self._batch.digests[0]:
-            self._store.drop_part(self._part)
-            text = (
-                f"{self._batch.urls[0]}: the bytes that came do not have the BLAKE3 of the release"
-            )
-            raise _BadChunkError(text)
-        aside = self._store.place_staged(
-            self._part,
-            self._batch.folder,
-            self._name,
-            self._batch.digests[0],
-            self._batch.mtime_ns,
-            self._batch.replaces[0],
-        )
-        self._outcome.asides += [aside] if aside else []
-        self._outcome.done.append(0)
-
-
-class _BadChunkError(Exception):
-    """Wrong bytes of a large file; becomes a problem of its row."""

@@ -6,30 +6,32 @@ A file that is in the tree but not recorded yet costs a reading of it after a cr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
-from manifests.columns import Entries
 from manifests.digest import DIGEST_BYTES
 from manifests.paths import parse_entry_name
-from syncclient.fetch import Batch
+from syncclient.batch import Batch
 from syncclient.plan import forget, merge_placed
 from syncclient.pool import in_thread
+from syncclient.records import Record
 from syncclient.state import AssetRecord, State
 
 _FLUSH_S = 2.0
 
-# A file by id and extension, with size, digest and mtime.  One placed twice counts once.
-Placed = dict[tuple[int, str], tuple[int, bytes, int]]
+# Records of so many buckets are changed together: numpy takes as long for one.
+_BUCKETS_AT_ONCE = 64
 
 
 @dataclass(slots=True)
 class _Notes:
     """What happened since the last flush, by variant and bucket, and by path of assets."""
 
-    placed: dict[tuple[str, int], Placed] = field(default_factory=dict)
+    placed: dict[tuple[str, int], list[tuple[Batch, Sequence[int]]]] = field(default_factory=dict)
     removed: dict[tuple[str, int], set[tuple[int, str]]] = field(default_factory=dict)
     assets: dict[str, AssetRecord | None] = field(default_factory=dict)
 
@@ -53,11 +55,8 @@ class Journal:
                     digest=batch.digests[row],
                 )
             return
-        noted = self._notes.placed.setdefault((variant, bucket), {})
-        for row in rows:
-            named = parse_entry_name(batch.names[row])
-            if named is not None:
-                noted[named] = (batch.sizes[row], batch.digests[row], batch.mtime_ns)
+        if rows:
+            self._notes.placed.setdefault((variant, bucket), []).append((batch, rows))
 
     def removed(self, variant: str, bucket: int, names: Sequence[str]) -> None:
         """Note entries that were moved away."""
@@ -84,29 +83,39 @@ class Journal:
         with self._state.transaction():
             for path, asset in notes.assets.items():
                 self._state.store_asset(path, asset)
-            for key in notes.placed.keys() | notes.removed.keys():
-                record = self._state.load(*key)
-                if key in notes.removed:
-                    record = forget(record, notes.removed[key])
-                if key in notes.placed:
-                    placed = notes.placed[key]
-                    mtimes = np.array([mtime for _, _, mtime in placed.values()], np.int64)
-                    record = merge_placed(record, _columns(placed), mtimes)
-                self._state.store(*key, record)
+            buckets = sorted(notes.placed.keys() | notes.removed.keys())
+            for variant, group in groupby(buckets, key=itemgetter(0)):
+                numbers = [bucket for _, bucket in group]
+                for first in range(0, len(numbers), _BUCKETS_AT_ONCE):
+                    self._write_some(notes, variant, numbers[first : first + _BUCKETS_AT_ONCE])
+
+    def _write_some(self, notes: _Notes, variant: str, buckets: list[int]) -> None:
+        records = self._state.load_several(variant, buckets)
+        for place, bucket in enumerate(buckets):
+            if (variant, bucket) in notes.removed:
+                records[place] = forget(records[place], notes.removed[variant, bucket])
+        placed = [_columns(notes.placed.get((variant, bucket), ())) for bucket in buckets]
+        for bucket, record in zip(buckets, merge_placed(records, placed), strict=True):
+            self._state.store(variant, bucket, record)
 
 
-def _columns(placed: Placed) -> Entries:
-    rows = list(placed.values())
-    table = list(dict.fromkeys(extension for _, extension in placed))
-    return Entries(
+def _columns(noted: Iterable[tuple[Batch, Sequence[int]]]) -> Record:
+    """Files that were placed; one placed twice counts once."""
+    files = {
+        batch.names[row]: (batch.sizes[row], batch.digests[row], batch.mtime_ns)
+        for batch, rows in noted
+        for row in rows
+    }
+    names = [name.partition(".") for name in files]
+    extensions = dict.fromkeys(extension for _, _, extension in names)
+    table = {extension: code for code, extension in enumerate(extensions)}
+    return Record(
         extensions=tuple(table),
-        ids=np.array([number for number, _ in placed], np.uint32),
-        sizes=np.array([size for size, _, _ in rows], np.uint64),
-        exts=np.array([table.index(extension) for _, extension in placed], np.uint8),
-        digests=np.frombuffer(b"".join(digest for _, digest, _ in rows), np.uint8).reshape(
-            -1, DIGEST_BYTES
-        ),
-        offsets=np.zeros(len(rows), np.uint64),
-        layers=np.zeros(len(rows), np.uint16),
-        chunks=np.empty((0, DIGEST_BYTES), np.uint8),
+        ids=np.array([int(number) for number, _, _ in names], np.uint32),
+        exts=np.array([table[extension] for _, _, extension in names], np.uint16),
+        sizes=np.array([size for size, _, _ in files.values()], np.uint64),
+        mtimes=np.array([mtime for _, _, mtime in files.values()], np.int64),
+        digests=np.frombuffer(
+            b"".join(digest for _, digest, _ in files.values()), np.uint8
+        ).reshape(-1, DIGEST_BYTES),
     )

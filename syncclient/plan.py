@@ -16,8 +16,10 @@ stands in the folder of another bucket must be left out before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ import numpy.typing as npt
 
 from manifests.columns import I64, U32, U64, Bools, Entries
 from manifests.digest import DIGEST_BYTES
-from syncclient.records import Record
+from syncclient.records import Record, joined
 from syncclient.release import BucketView
 from syncclient.tree import FileStat, Listing
 
@@ -246,32 +248,35 @@ def record_after(plan: Plan, mtimes: I64, folder: slice) -> Record:
     )
 
 
-def merge_placed(record: Record, placed: Entries, mtime_ns: I64) -> Record:
-    """A record with files that were placed since, with the mtimes they were given."""
-    table = _table(record.extensions, placed.extensions)
-    old = _keys(record.ids, record.exts, record.extensions, table)
-    new = _keys(placed.ids, placed.exts, placed.extensions, table)
-    keep = ~np.isin(old, new)
-    return Record(
+def merge_placed(known: Sequence[Record], placed: Sequence[Record]) -> list[Record]:
+    """Records of some buckets, each with the files that were placed there since."""
+    old, new = joined(known), joined(placed)
+    table = _table(old.extensions, new.extensions)
+    old_keys = _keys(old.ids, old.exts, old.extensions, table)
+    new_keys = _keys(new.ids, new.exts, new.extensions, table)
+    stays = ~np.isin(old_keys, new_keys)
+    bucket = np.concatenate([_numbers(known)[stays], _numbers(placed)])
+    order = np.argsort(bucket, kind="stable")
+    codes = np.concatenate([old_keys[stays], new_keys]) & np.uint64(2**32 - 1)
+    merged = Record(
         extensions=tuple(table),
-        ids=np.concatenate([record.ids[keep], placed.ids]),
-        exts=np.concatenate([old[keep], new]).astype(np.uint16),
-        sizes=np.concatenate([record.sizes[keep], placed.sizes]),
-        mtimes=np.concatenate([record.mtimes[keep], mtime_ns]),
-        digests=np.concatenate([record.digests[keep], placed.digests]),
+        ids=np.concatenate([old.ids[stays], new.ids]),
+        exts=codes.astype(np.uint16),
+        sizes=np.concatenate([old.sizes[stays], new.sizes]),
+        mtimes=np.concatenate([old.mtimes[stays], new.mtimes]),
+        digests=np.concatenate([old.digests[stays], new.digests]),
     )
+    bounds = np.searchsorted(bucket[order], np.arange(len(known) + 1)).tolist()
+    return [merged.take(order[first:last]) for first, last in pairwise(bounds)]
+
+
+def _numbers(records: Sequence[Record]) -> Rows:
+    """For each row of several records, the number of its record."""
+    return np.repeat(np.arange(len(records)), [len(record) for record in records])
 
 
 def forget(record: Record, names: set[tuple[int, str]]) -> Record:
     """A record without some files, each an id and an extension."""
     pairs = zip(record.ids.tolist(), record.exts.tolist(), strict=True)
     stay = [(post_id, record.extensions[ext]) not in names for post_id, ext in pairs]
-    keep = np.array(stay, np.bool_)
-    return Record(
-        extensions=record.extensions,
-        ids=record.ids[keep],
-        exts=record.exts[keep],
-        sizes=record.sizes[keep],
-        mtimes=record.mtimes[keep],
-        digests=record.digests[keep],
-    )
+    return record.take(np.array(stay, np.bool_))

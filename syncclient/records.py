@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 
 import msgpack
 import numpy as np
+import numpy.typing as npt
 import zstandard
 
-from manifests.columns import I64, U8, U16, U32, U64
+from manifests.columns import I64, U8, U16, U32, U64, Bools
 from manifests.digest import DIGEST_BYTES
 from syncclient.state import RACY_NS, UNSURE
 
@@ -44,6 +45,17 @@ class Record:
     def __len__(self) -> int:
         """Files."""
         return len(self.ids)
+
+    def take(self, rows: npt.NDArray[np.intp] | Bools) -> Record:
+        """Some of the files, and nothing else."""
+        return Record(
+            extensions=self.extensions,
+            ids=self.ids[rows],
+            exts=self.exts[rows],
+            sizes=self.sizes[rows],
+            mtimes=self.mtimes[rows],
+            digests=self.digests[rows],
+        )
 
 
 EMPTY_RECORD = Record(

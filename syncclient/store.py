@@ -47,6 +47,7 @@ STAGING = (PRIVATE_FOLDER, "staging")
 TRASH = (PRIVATE_FOLDER, "trash")
 _RENAME_NOREPLACE = 1
 _OPEN_FOLDERS = 128
+_STORES = itertools.count()
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 _NO_SUPPORT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -93,12 +94,12 @@ def _rename_noreplace(old: str, old_fd: int, new: str, new_fd: int) -> None:
 class Store:
     """Writes below one folder; use as a context manager, which closes its descriptors."""
 
-    _serial = itertools.count()
-
     def __init__(self, root: Path, run: str) -> None:
         """``run`` names this run's part of the trash, such as ``20261122T192000Z``."""
         self.root = root
         self.run = run
+        # Names in staging; no two processes, and no two stores of one, have the same.
+        self._new_names = map(f"{os.getpid():x}-{next(_STORES):x}-%x".__mod__, itertools.count())
         self._root_fd = -1
         self._staging_fd = -1
         self._folders: OrderedDict[tuple[str, ...], int] = OrderedDict()
@@ -187,7 +188,7 @@ class Store:
             shutil.rmtree(name, ignore_errors=True, dir_fd=self._staging_fd)
 
     def _new_name(self) -> str:
-        return f"{os.getpid():x}-{next(self._serial):x}"
+        return next(self._new_names)
 
     def open_part(self, name: str) -> int:
         """Open (or begin) the staged part of a large file.

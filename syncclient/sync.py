@@ -17,9 +17,9 @@ import numpy as np
 
 from manifests.columns import Entries
 from syncclient.assets import target_of
+from syncclient.batch import RANGE_BYTES, Batch, Outcome
 from syncclient.cachedobject import object_path
 from syncclient.events import Phase, Progress
-from syncclient.fetch import RANGE_BYTES, Batch, Outcome
 from syncclient.hatch import workers_worth
 from syncclient.journal import Journal
 from syncclient.look import Look, Report
@@ -226,7 +226,8 @@ class Sync:
                 digests=[asset.digest.raw],
                 mtime_ns=self._wish.descriptor.layers[-1].date * 10**9,
                 replaces=[replaces],
-                urls=[object_path(asset.digest)],
+                place=object_path(asset.digest),
+                whole=True,
                 locals=tuple(
                     str(Path(tree, *asset.path.parts[:-1])) for tree in self._wish.locals
                 ),
@@ -241,18 +242,16 @@ class Sync:
         entries = work.fetch.take(rows)
         layer = self._wish.descriptor.layers[int(entries.layers[0])]
         bucket = self.places.layout.bucket_name(work.bucket)
-        place, names = f"{layer.name}/{work.variant}/{bucket}", entries.names()
         return Batch(
             key=(work.variant, work.bucket),
             root=str(self.places.root(work.variant)),
             folder=self.places.folder(work.variant, work.bucket),
-            names=names,
+            names=entries.names(),
             sizes=entries.sizes.tolist(),
             digests=[digest.tobytes() for digest in entries.digests],
             mtime_ns=layer.date * 10**9,
             replaces=[work.replaces[int(row)] for row in rows],
-            urls=[f"files/{place}/{name}" for name in names],
-            pack=f"packs/{place}",
+            place=f"{layer.name}/{work.variant}/{bucket}",
             offsets=entries.offsets.tolist(),
             chunks=entries.chunks.tobytes(),
             locals=self._wish.local_folders(work.variant, bucket),

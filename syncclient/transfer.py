@@ -22,8 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from manifests.errors import StoreError, TransferError, first_of_group
+from syncclient.batch import Batch, Outcome, Problem
 from syncclient.events import Notice
-from syncclient.fetch import Batch, Outcome, Problem
 from syncclient.sources.host import RedirectError
 from syncclient.worker import Worker
 
@@ -269,7 +269,7 @@ class Transfer:
 
     def _located(self, host: int, job: Job, problem: Problem) -> Problem:
         """The same problem; a path of the host's becomes its address."""
-        if not problem.text.startswith(job.batch.urls[problem.row]):
+        if not problem.text.startswith(job.batch.url(problem.row)):
             return problem
         return replace(problem, text=f"{self._health[host].url.rstrip('/')}/{problem.text}")
 

@@ -19,7 +19,8 @@ from functools import partial
 from typing import Protocol, Self
 
 from manifests.errors import SyncError
-from syncclient.fetch import Batch, Outcome, Runner
+from syncclient.batch import Batch, Outcome
+from syncclient.fetch import Runner
 from syncclient.hatch import Nest
 from syncclient.pipes import STREAM_BYTES, messages, packed, write_all
 from syncclient.sources.host import HttpOptions

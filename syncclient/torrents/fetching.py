@@ -32,8 +32,8 @@ import numpy as np
 
 from manifests.errors import StoreError, TransferError, first_of_group
 from manifests.torrents.announce import State
+from syncclient.batch import Batch, Outcome
 from syncclient.events import Notice
-from syncclient.fetch import Batch, Outcome
 from syncclient.hosts import Hosts
 from syncclient.parcels import Parcel, Parcels
 from syncclient.places import Places

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import digest_bytes
-from syncclient.fetch import Batch
+from syncclient.batch import Batch
 from tests.support.releases import LAYOUT, Edition, in_order
 
 MTIME_NS = 1_600_000_000 * 10**9
@@ -39,7 +39,6 @@ def bucket_batch(  # noqa: PLR0913 (a batch has many sides)
     }
     ids = in_order(files)
     sizes = [len(files[number][1]) for number in ids]
-    place = f"{edition.name}/{variant}/{LAYOUT.bucket_name(bucket)}"
     names = [f"{number}.{files[number][0]}" for number in ids]
     return Batch(
         key=(variant, bucket),
@@ -50,8 +49,7 @@ def bucket_batch(  # noqa: PLR0913 (a batch has many sides)
         digests=[digest_bytes(files[number][1]) for number in ids],
         mtime_ns=MTIME_NS,
         replaces=[None] * len(ids),
-        urls=[f"files/{place}/{name}" for name in names],
-        pack=f"packs/{place}",
+        place=f"{edition.name}/{variant}/{LAYOUT.bucket_name(bucket)}",
         offsets=list(accumulate(sizes, initial=0))[:-1],
         locals=locals_,
         hard_link=hard_link,
@@ -69,7 +67,8 @@ def large_batch(root: Path, url: str, data: bytes, *, chunks: bool = True) -> Ba
         digests=[digest_bytes(data)],
         mtime_ns=MTIME_NS,
         replaces=[None],
-        urls=[url],
+        place=url,
+        whole=True,
         chunks=chunk_digests(data) if chunks else b"",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from syncclient.plan import forget, merge_placed, record_after
@@ -14,7 +13,6 @@ from tests.support.buckets import (
     There,
     forged,
     plan_of,
-    to_entries,
     to_record,
     to_view,
 )
@@ -134,10 +132,13 @@ def test_every_file_of_ours_is_recorded_and_no_other() -> None:
 
 def test_placed_files_are_merged_and_removed_ones_forgotten() -> None:
     record = to_record({"1.jpg": There(data=OLD), "2.png": There(data=OLD)})
-    placed = to_entries({"1.jpg": NEW, "3.webm": NEW})
-    merged = merge_placed(record, placed, np.array([60 * S, 70 * S]))
+    placed = to_record(
+        {"1.jpg": There(data=NEW, mtime_ns=60 * S), "3.webm": There(data=NEW, mtime_ns=70 * S)}
+    )
+    merged, other = merge_placed([record, EMPTY_RECORD], [placed, placed])
     assert names_of(merged) == {"1.jpg": 60 * S, "2.png": 50 * S, "3.webm": 70 * S}
     assert merged.digests[merged.ids == 1].tobytes() == placed.digests[0].tobytes()
+    assert names_of(other) == {"1.jpg": 60 * S, "3.webm": 70 * S}
     assert names_of(forget(merged, {(2, "png"), (3, "png")})) == {
         "1.jpg": 60 * S,
         "3.webm": 70 * S,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import ExitCode, StoreError, SyncError, TransferError
+from syncclient.batch import Batch, Outcome
 from syncclient.events import Notice
-from syncclient.fetch import Batch, Outcome
 from syncclient.hatch import Nest
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.limits import TokenBucket

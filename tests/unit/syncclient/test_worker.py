@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from manifests.errors import StoreError, SyncError, TransferError
-from syncclient.fetch import Batch, Outcome
+from syncclient.batch import Batch, Outcome
 from syncclient.hatch import Nest, workers_worth
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.limits import TokenBucket

@@ -1,0 +1,137 @@
+"""Fetching one large file by chunks, from where an earlier run or a damaged file leaves off."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from manifests.digest import CHUNK_BYTES, digest_bytes
+from manifests.errors import StoreError
+from syncclient.batch import Batch, Outcome, Problem
+from syncclient.sources.bulk import Piece
+from syncclient.sources.host import Span
+from syncclient.sources.http import HttpSource
+from syncclient.store import Store
+from syncclient.tree import hash_open
+
+if TYPE_CHECKING:
+    from syncclient.fetch import Runner
+
+# Chunks of a large file that one request asks for.
+_CHUNKS_A_REQUEST = 8
+
+
+class LargeFile:
+    """A file fetched by chunks into a staged part, which survives a crash, then hashed again.
+
+    With chunk digests each chunk is checked when it arrives and only wrong or missing ones are
+    fetched: also from the file that stands there now, if it is damaged.  Without them (assets) the
+    part grows from its start, and only the whole file can be checked.
+    """
+
+    def __init__(self, runner: Runner, batch: Batch, source: HttpSource, outcome: Outcome) -> None:
+        self._runner = runner
+        self._batch = batch
+        self._source = source
+        self._outcome = outcome
+        self._size = batch.sizes[0]
+        self._name = batch.names[0]
+        key = "/".join((*batch.folder, self._name)).encode() + batch.digests[0]
+        self._part = f"{digest_bytes(key).hex()[:32]}.part"
+
+    async def fetch(self) -> None:
+        """Bring the part to its end, check it whole, give it its name."""
+        fd = await self._runner.on_disk(self._open)
+        try:
+            for first, last in await self._runner.on_disk(lambda: self._missing(fd)):
+                await self._fetch_chunks(fd, first, last)
+            await self._runner.on_disk(lambda: self._finish(fd))
+        except _BadChunkError as error:
+            self._outcome.problems.append(Problem(row=0, text=str(error)))
+        finally:
+            await self._runner.on_disk(lambda: os.close(fd))
+
+    def _open(self) -> int:
+        fd = self._store.open_part(self._part)
+        if os.fstat(fd).st_size == 0 and self._batch.chunks:
+            with suppress(OSError, StoreError):
+                self._store.copy_into(fd, self._batch.folder, self._name)
+        if os.fstat(fd).st_size > self._size:
+            os.ftruncate(fd, self._size)
+        return fd
+
+    @property
+    def _store(self) -> Store:
+        return self._runner.store(self._batch.root)
+
+    def _count(self) -> int:
+        return -(-self._size // CHUNK_BYTES)
+
+    def _span(self, chunk: int) -> Span:
+        return chunk * CHUNK_BYTES, min((chunk + 1) * CHUNK_BYTES, self._size)
+
+    def _missing(self, fd: int) -> list[Span]:
+        """Runs of chunks (first, last) still to be fetched, after reading what is staged."""
+        held = os.fstat(fd).st_size
+        if not self._batch.chunks:
+            # Whole chunks only: the end of what a crash left may be torn.
+            wanted = list(range(held // CHUNK_BYTES, self._count()))
+        else:
+            wanted = [chunk for chunk in range(self._count()) if not self._intact(fd, chunk, held)]
+        runs: list[Span] = []
+        for chunk in wanted:
+            if runs and runs[-1][1] == chunk and chunk - runs[-1][0] < _CHUNKS_A_REQUEST:
+                runs[-1] = (runs[-1][0], chunk + 1)
+            else:
+                runs.append((chunk, chunk + 1))
+        return runs
+
+    def _intact(self, fd: int, chunk: int, held: int) -> bool:
+        start, stop = self._span(chunk)
+        return stop <= held and digest_bytes(os.pread(fd, stop - start, start)) == self._expected(
+            chunk
+        )
+
+    def _expected(self, chunk: int) -> bytes:
+        return self._batch.chunks[32 * chunk : 32 * chunk + 32]
+
+    async def _fetch_chunks(self, fd: int, first: int, last: int) -> None:
+        spans = [self._span(chunk) for chunk in range(first, last)]
+        async with aclosing(self._source.stretch(self._batch.url(0), spans)) as bunches:
+            async for bunch in bunches:
+                await self._runner.on_disk(partial(self._write, fd, first, bunch))
+
+    def _write(self, fd: int, first: int, pieces: Sequence[Piece]) -> None:
+        for index, data in pieces:
+            chunk = first + index
+            if self._batch.chunks and digest_bytes(data) != self._expected(chunk):
+                where = f"{self._batch.url(0)}: chunk {chunk}"
+                raise _BadChunkError(f"{where} does not have the BLAKE3 of the manifest")
+            self._store.write_part(fd, data, self._span(chunk)[0])
+
+    def _finish(self, fd: int) -> None:
+        os.lseek(fd, 0, os.SEEK_SET)
+        os.ftruncate(fd, self._size)
+        if hash_open(fd, with_chunks=False).digest != self._batch.digests[0]:
+            self._store.drop_part(self._part)
+            text = (
+                f"{self._batch.url(0)}: the bytes that came do not have the BLAKE3 of the release"
+            )
+            raise _BadChunkError(text)
+        aside = self._store.place_staged(
+            self._part,
+            self._batch.folder,
+            self._name,
+            self._batch.digests[0],
+            self._batch.mtime_ns,
+            self._batch.replaces[0],
+        )
+        self._outcome.asides += [aside] if aside else []
+        self._outcome.done.append(0)
+
+
+class _BadChunkError(Exception):
+    """Wrong bytes of a large file; becomes a problem of its row."""
