@@ -1,16 +1,19 @@
 """Starting processes; worker processes before there is work for them, and when they are worth it.
 
-A process takes a quarter of a second until it can begin, most of it imports.  A clone knows from
-the descriptor that it will need some, and looks at its tree for as long.  Nothing heavy is
-imported here.
+A process takes a quarter of a second until it can begin, most of it imports.  So who knows that
+there will be work starts them before it looks at its tree, and only the first one imports: the
+others are its forks, made before it has threads or anything open.  Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
 
 from syncclient.pipes import STREAM_BYTES
 
@@ -28,44 +31,91 @@ def workers_worth(files: int, size_bytes: int, jobs: int) -> int:
 
 async def spawn(module: str) -> Process:
     """A process of this program that waits for messages on stdin, and ends when that does."""
+    return await _start(module, stdin=PIPE, stdout=PIPE)
+
+
+async def _start(
+    module: str, *arguments: str, stdin: int, stdout: int, others: tuple[int, ...] = ()
+) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         # Nothing is imported from the working directory, where a release may have put it.
         "-P",
         "-m",
         module,
-        stdin=PIPE,
-        stdout=PIPE,
+        *arguments,
+        stdin=stdin,
+        stdout=stdout,
+        pass_fds=others,
         limit=STREAM_BYTES,
         # Ctrl-C is for the client, which ends its processes in order.
         start_new_session=True,
     )
 
 
-async def spawn_worker() -> Process:
-    """One that waits for its setup."""
-    return await spawn("syncclient.worker")
+@dataclass(frozen=True, slots=True)
+class Hatchling:
+    """The near ends of the pipes of a worker process; it ends when ``writer`` is closed."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.WriteTransport
 
 
 class Nest:
-    """Processes that were started early; those that nobody took are ended with the run."""
+    """Worker processes that were started early; use as an async context manager."""
 
     def __init__(self) -> None:
-        self._waiting: list[Process] = []
+        self._waiting: list[Hatchling] = []
+        self._processes: list[Process] = []
+        self._taken = False
+
+    async def __aenter__(self) -> Self:
+        """Nothing is started before it is asked for."""
+        return self
 
     async def fill(self, count: int) -> None:
-        """Start so many."""
-        for _ in range(count):
-            self._waiting.append(await spawn_worker())
+        """Start so many; they wait for their setup."""
+        if count < 1:
+            return
+        pipes = [(*os.pipe(), *os.pipe()) for _ in range(count)]
+        try:
+            (stdin, _, _, stdout), *others = pipes
+            pairs = [f"{read},{write}" for read, _, _, write in others]
+            passed = tuple(fd for read, _, _, write in others for fd in (read, write))
+            process = await _start(
+                "syncclient.worker", *pairs, stdin=stdin, stdout=stdout, others=passed
+            )
+            self._processes.append(process)
+        finally:
+            for far_read, _, _, far_write in pipes:
+                os.close(far_read)
+                os.close(far_write)
+        self._waiting += [await _near_ends(read, write) for _, write, read, _ in pipes]
 
-    async def take(self) -> Process:
-        """One that is there, or a new one."""
-        return self._waiting.pop() if self._waiting else await spawn_worker()
+    async def take(self, count: int) -> list[Hatchling]:
+        """So many of those that are there, or new ones."""
+        await self.fill(count - len(self._waiting))
+        self._taken = self._taken or count > 0
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return taken
 
-    async def close(self) -> None:
-        """End those that are left."""
-        for process in self._waiting:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+    async def __aexit__(self, *_: object) -> None:
+        """End those that nobody took, and wait for the end of all."""
+        for hatchling in self._waiting:
+            hatchling.writer.close()
         self._waiting.clear()
+        for process in self._processes:
+            if not self._taken:
+                with suppress(ProcessLookupError):
+                    process.kill()
+            await process.wait()
+        self._processes.clear()
+
+
+async def _near_ends(read: int, write: int) -> Hatchling:
+    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=STREAM_BYTES)
+    await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", 0)
+    )
+    writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb", 0))
+    return Hatchling(reader, writer)

@@ -514,7 +514,7 @@ async def visit(
     async with AsyncExitStack() as stack:
         session = Session(tree, config, transport, listen, folders_of(tree, state_dir))
         stack.callback(session.close)
-        stack.push_async_callback(session.nest.close)
+        await stack.enter_async_context(session.nest)
         await stack.enter_async_context(session.hosts)
         await stack.enter_async_context(session.ahead)
         yield session

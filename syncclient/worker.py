@@ -9,9 +9,10 @@ ends when its stdin does, and so never outlives the client.
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import signal
 import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,13 +22,13 @@ from typing import Protocol, Self
 from manifests.errors import SyncError
 from syncclient.batch import Batch, Outcome
 from syncclient.fetch import Runner
-from syncclient.hatch import Nest
+from syncclient.hatch import Hatchling, Nest
 from syncclient.pipes import STREAM_BYTES, messages, packed, write_all
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.http import HttpSource
 from syncclient.sources.limits import TokenBucket
 
-_STDOUT = 1
+_STDIN, _STDOUT = 0, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +83,14 @@ class LocalWorker:
 class ProcessWorker:
     """Runs batches in a process of its own."""
 
-    def __init__(self, process: Process) -> None:
+    def __init__(self, process: Hatchling) -> None:
         self._process = process
         self._waiting: dict[int, asyncio.Future[Outcome]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._serial = 0
 
     @classmethod
-    async def start(cls, process: Process, setup: WorkerSetup, rate_bytes_s: float) -> Self:
+    def start(cls, process: Hatchling, setup: WorkerSetup, rate_bytes_s: float) -> Self:
         """Hand a process its setup."""
         worker = cls(process)
         worker._send((setup, rate_bytes_s))
@@ -99,9 +100,9 @@ class ProcessWorker:
     def _send(self, message: object) -> None:
         # The pipe may still take bytes that nobody will read; the reader has seen the end.
         ended = self._reader is not None and self._reader.done()
-        if ended or self._process.stdin is None or self._process.stdin.is_closing():
+        if ended or self._process.writer.is_closing():
             raise _ended()
-        self._process.stdin.write(packed(message))
+        self._process.writer.write(packed(message))
 
     async def run(self, batch: Batch, host: int | None) -> Outcome:
         """Run one batch there; a cancel here cancels it there too."""
@@ -120,13 +121,11 @@ class ProcessWorker:
             self._waiting.pop(serial, None)
 
     async def _read(self) -> None:
-        stream = self._process.stdout
         try:
-            if stream is not None:
-                async for serial, outcome in messages(stream):
-                    future = self._waiting.get(serial)
-                    if future is not None and not future.done():
-                        future.set_result(outcome)
+            async for serial, outcome in messages(self._process.reader):
+                future = self._waiting.get(serial)
+                if future is not None and not future.done():
+                    future.set_result(outcome)
         finally:
             for future in self._waiting.values():
                 if not future.done():
@@ -134,11 +133,9 @@ class ProcessWorker:
 
     async def close(self) -> None:
         """Let running batches be cancelled, and wait for the process to end."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        self._process.writer.close()
         if self._reader is not None:
             await self._reader
-        await self._process.wait()
 
 
 def _ended() -> SyncError:
@@ -158,9 +155,9 @@ async def open_workers(
             yield [await stack.enter_async_context(LocalWorker(setup, limiter))]
             return
         workers: list[Worker] = []
-        for _ in range(processes):
+        for process in await nest.take(processes):
             rate_bytes_s = limiter.rate_bytes_s / processes
-            worker = await ProcessWorker.start(await nest.take(), setup, rate_bytes_s)
+            worker = ProcessWorker.start(process, setup, rate_bytes_s)
             stack.push_async_callback(worker.close)
             workers.append(worker)
         yield workers
@@ -203,9 +200,31 @@ def _forget(tasks: dict[int, asyncio.Task[None]], serial: int, _: asyncio.Task[N
 
 
 def main() -> None:
-    """Entry point of a worker process."""
+    """Entry point of a worker process; each argument is the pair of pipes of a fork of it."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    # What is here is needed to the end: nobody has to look through it, or copy its pages.
+    gc.freeze()
+    forks = _fork([tuple(map(int, word.split(","))) for word in sys.argv[1:]])
     asyncio.run(_serve())
+    # The client waits for the end of this, and may not have ended the forks yet.
+    os.close(_STDOUT)
+    for pid in forks:
+        os.waitpid(pid, 0)
+
+
+def _fork(pipes: list[tuple[int, ...]]) -> list[int]:
+    """Make a process like this one for each pair of pipes, its stdin and stdout; their ids."""
+    forks: list[int] = []
+    for stdin, stdout in pipes:
+        if not (pid := os.fork()):
+            os.dup2(stdin, _STDIN)
+            os.dup2(stdout, _STDOUT)
+            forks.clear()
+            break
+        forks.append(pid)
+    for fd in (fd for ends in pipes for fd in ends):
+        os.close(fd)
+    return forks
 
 
 if __name__ == "__main__":

@@ -17,12 +17,11 @@ from syncclient.commands.options import (
     transport_of,
     with_selection,
 )
-from syncclient.commands.run import bring_about, run_async, wish_of
+from syncclient.commands.run import bring_about, run_async, wish_of, workers_needed
 from syncclient.config import CONFIG_NAME, TreeConfig, check_url, load_tree_config, private_folder
 from syncclient.events import Listener
-from syncclient.hatch import workers_worth
 from syncclient.lockfile import Lock, check_lock, read_lock
-from syncclient.look import Look, Wish
+from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.pool import in_thread
 from syncclient.selection import Selection
@@ -75,7 +74,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             await session.keep(settings, dry_run=args.dry_run)
             wish = await wish_of(args, descriptor, session)
             if not args.dry_run:
-                await session.nest.fill(_workers(wish, transport.jobs))
+                await session.nest.fill(workers_needed(wish, transport.jobs))
 
             async def check(look: Look) -> None:
                 if lock is not None:
@@ -85,16 +84,6 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
             return await bring_about(session, wish, out, dry_run=args.dry_run, between=check)
 
     return run_async(body, out)
-
-
-def _workers(wish: Wish, jobs: int) -> int:
-    """The worker processes that a clone will need, as far as the release tells."""
-    chosen = wish.selection.variants_of(wish.descriptor.variants)
-    totals = [wish.descriptor.totals[variant] for variant in chosen]
-    files = sum(total.files for total in totals)
-    if wish.selection.ids is not None:
-        return workers_worth(min(files, len(wish.selection.ids)), 0, jobs)
-    return workers_worth(files, sum(total.file_bytes for total in totals), jobs)
 
 
 def _refuse_both(args: argparse.Namespace) -> None:

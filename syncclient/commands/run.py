@@ -18,6 +18,7 @@ from syncclient.commands.options import deletion_limits
 from syncclient.commands.telling import plan_summary, tell_plan, tell_report
 from syncclient.display import Display
 from syncclient.events import Listener
+from syncclient.hatch import workers_worth
 from syncclient.look import Look, Wish
 from syncclient.output import Output
 from syncclient.session import Session
@@ -63,6 +64,26 @@ async def wish_of(args: argparse.Namespace, descriptor: Descriptor, session: Ses
         refetch=args.yes,
         locals=tuple(Path(folder) for folder in session.transport.locals),
     )
+
+
+def workers_needed(wish: Wish, jobs: int, since: str = "") -> int:
+    """The worker processes that bringing about a wish will take, as far as its release tells.
+
+    What is new is what lies above the layer of the release that is here, ``since``.
+    """
+    layers = list(wish.descriptor.layers)
+    known = [number for number, layer in enumerate(layers, 1) if layer.name == since]
+    chosen = wish.selection.variants_of(wish.descriptor.variants)
+    refs = [
+        layer.manifests[name]
+        for layer in layers[max(known, default=0) :]
+        for name in chosen
+        if name in layer.manifests
+    ]
+    files = sum(ref.entries for ref in refs)
+    if wish.selection.ids is not None:
+        return workers_worth(min(files, len(wish.selection.ids)), 0, jobs)
+    return workers_worth(files, sum(ref.file_bytes for ref in refs), jobs)
 
 
 Between = Callable[[Look], Awaitable[None]]

@@ -15,7 +15,7 @@ from syncclient.commands.options import (
     transport_of,
     with_selection,
 )
-from syncclient.commands.run import bring_about, run_async, wish_of
+from syncclient.commands.run import bring_about, run_async, wish_of, workers_needed
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
@@ -44,6 +44,9 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
             descriptor, expired = await target_of(session, args.to)
             wish = await wish_of(args, descriptor, session)
+            if not args.dry_run:
+                here = session.config.release
+                await session.nest.fill(workers_needed(wish, transport.jobs, here))
             code = await bring_about(session, wish, out, dry_run=args.dry_run)
             if expired is not None:
                 raise expired

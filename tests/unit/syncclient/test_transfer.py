@@ -98,7 +98,10 @@ async def transfer(  # noqa: PLR0913 (hosts differ in many ways)
     async with hosts_of(content, scripts) as hosts:
         urls = (*nobody, *(host.url for host in hosts))
         setup = WorkerSetup(run="run", urls=urls, options=HttpOptions(timeout_s=5))
-        async with open_workers(setup, processes, TokenBucket(0), Nest()) as workers:
+        async with (
+            Nest() as nest,
+            open_workers(setup, processes, TokenBucket(0), nest) as workers,
+        ):
             return await run(urls, workers, batches, hosts, retries)
 
 
@@ -375,7 +378,7 @@ async def test_without_hosts_what_is_missing_is_named(
     publisher: Publisher, tmp_path: Path
 ) -> None:
     setup = WorkerSetup(run="run", urls=(), options=HttpOptions())
-    async with open_workers(setup, 0, TokenBucket(0), Nest()) as workers:
+    async with Nest() as nest, open_workers(setup, 0, TokenBucket(0), nest) as workers:
         result = await run((), workers, every(publisher, tmp_path)[:1], [])
     assert result.error is None
     assert result.transfer.failed == 20

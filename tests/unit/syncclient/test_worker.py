@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -21,7 +22,8 @@ from syncclient.batch import Batch, Outcome
 from syncclient.hatch import Nest, workers_worth
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.limits import TokenBucket
-from syncclient.worker import ProcessWorker, Worker, WorkerSetup, open_workers
+from syncclient.worker import Worker, WorkerSetup, open_workers
+from tests.bench.measure import family
 from tests.support.batches import bucket_batch
 from tests.support.client import contents
 from tests.support.rawhost import Answer, RawHost, Request, Script, honest, raw_host, refuse
@@ -43,13 +45,29 @@ async def workers_of(
     with raw_host(publisher.repo, script) as host:
         options = HttpOptions(timeout_s=5, bwlimit=bwlimit)
         setup = WorkerSetup(run="run", urls=(host.url,), options=options)
-        async with open_workers(setup, processes, TokenBucket(bwlimit), Nest()) as workers:
+        async with (
+            Nest() as nest,
+            open_workers(setup, processes, TokenBucket(bwlimit), nest) as workers,
+        ):
             yield workers, host
 
 
-def process_of(worker: Worker) -> asyncio.subprocess.Process:
-    assert isinstance(worker, ProcessWorker)
-    return worker._process
+def worker_pids(count: int) -> list[int]:
+    """The worker processes of this one, once there are so many: the first, and its forks."""
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        found = [pid for pid in family(os.getpid())[1:] if b"syncclient.worker" in command(pid)]
+        if len(found) == count:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(found)
+
+
+def command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @pytest.mark.parametrize("processes", [0, 1, 3])
@@ -84,8 +102,9 @@ async def test_problems_come_back_whole(
         assert len(outcome.problems) == 10
 
 
+@pytest.mark.parametrize("which", [0, 1])
 async def test_a_process_that_dies_is_an_error_not_a_wait(
-    publisher: Publisher, tmp_path: Path
+    publisher: Publisher, tmp_path: Path, which: int
 ) -> None:
     asked = threading.Event()
 
@@ -93,15 +112,15 @@ async def test_a_process_that_dies_is_an_error_not_a_wait(
         asked.set()
         return replace(answer, pace_bytes_s=100)
 
-    async with workers_of(publisher, 1, tell) as (workers, _):
+    async with workers_of(publisher, 2, tell) as (workers, _):
         batch = bucket_batch(publisher.newest, 1, tmp_path)
-        running = asyncio.create_task(workers[0].run(batch, 0))
+        running = asyncio.create_task(workers[which].run(batch, 0))
         await asyncio.to_thread(asked.wait)
-        process_of(workers[0]).kill()
+        os.kill(worker_pids(2)[which], signal.SIGKILL)
         with pytest.raises(SyncError, match="worker process ended unexpectedly"):
             await asyncio.wait_for(running, 10)
         with pytest.raises(SyncError, match="worker process ended unexpectedly"):
-            await asyncio.wait_for(workers[0].run(batch, 0), 10)
+            await asyncio.wait_for(workers[which].run(batch, 0), 10)
 
 
 async def test_a_batch_that_breaks_a_process_is_an_error_not_a_wait(
@@ -136,15 +155,14 @@ async def test_a_cancel_reaches_the_process(publisher: Publisher, tmp_path: Path
 
 
 async def test_ctrl_c_is_not_for_processes(publisher: Publisher) -> None:
-    async with workers_of(publisher, 1) as (workers, _):
-        pid = process_of(workers[0]).pid
-        assert os.getpgid(pid) != os.getpgid(0)
+    async with workers_of(publisher, 3):
+        assert os.getpgid(0) not in map(os.getpgid, worker_pids(3))
 
 
-async def test_a_process_ends_with_its_client(publisher: Publisher) -> None:
-    async with workers_of(publisher, 1) as (workers, _):
-        process = process_of(workers[0])
-    assert process.returncode == 0
+async def test_processes_end_with_their_client(publisher: Publisher) -> None:
+    async with workers_of(publisher, 3):
+        worker_pids(3)
+    assert worker_pids(0) == []
 
 
 def test_a_process_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
@@ -155,10 +173,12 @@ def test_a_process_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
         "import asyncio; from syncclient.hatch import *\n"
         "from syncclient.worker import *; from syncclient.sources.host import *\n"
         "async def main():\n"
-        "    worker = await ProcessWorker.start(await spawn_worker(),\n"
-        "        WorkerSetup(run='r', urls=(), options=HttpOptions()), 0.0)\n"
-        "    await worker.close()\n"
-        "    return worker._process.returncode\n"
+        "    async with Nest() as nest:\n"
+        "        for process in await nest.take(2):\n"
+        "            setup = WorkerSetup(run='r', urls=(), options=HttpOptions())\n"
+        "            await ProcessWorker.start(process, setup, 0.0).close()\n"
+        "        ended = list(nest._processes)\n"
+        "    return ended[0].returncode\n"
         "raise SystemExit(asyncio.run(main()))"
     )
     done = subprocess.run(
@@ -198,16 +218,26 @@ def test_a_worker_without_a_client_ends(tmp_path: Path) -> None:
 
 
 async def test_a_process_that_nobody_needs_ends_with_the_run() -> None:
-    nest = Nest()
-    await nest.fill(2)
-    taken = await nest.take()
-    await nest.close()
-    assert taken.returncode is None
-    taken.kill()
-    await taken.wait()
-    # Neither was the other one left: its pid is free again.
-    assert await nest.take() is not taken
-    await nest.close()
+    async with Nest() as nest:
+        await nest.fill(2)
+    assert worker_pids(0) == []
+    async with Nest() as nest:
+        await nest.fill(2)
+        (taken,) = await nest.take(1)
+        worker_pids(2)
+        taken.writer.close()
+    assert worker_pids(0) == []
+
+
+async def test_a_process_that_is_short_is_started() -> None:
+    async with Nest() as nest:
+        await nest.fill(1)
+        taken = await nest.take(3)
+        assert len(taken) == 3
+        worker_pids(3)
+        for hatchling in taken:
+            hatchling.writer.close()
+    assert worker_pids(0) == []
 
 
 @pytest.mark.parametrize(
