@@ -17,7 +17,7 @@ from syncclient.commands.options import (
     transport_of,
     with_selection,
 )
-from syncclient.commands.run import bring_about, run_async, wish_of, workers_needed
+from syncclient.commands.run import bring_about, run_async, wish_of, workers_likely
 from syncclient.config import CONFIG_NAME, TreeConfig, check_url, load_tree_config, private_folder
 from syncclient.events import Listener
 from syncclient.lockfile import Lock, check_lock, read_lock
@@ -67,14 +67,14 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         config = starting_config(args)
         transport = transport_of(args, config.transport)
         async with open_session(args.dir, config, transport, listen, args.state_dir) as session:
+            if not args.dry_run:
+                await session.nest.fill(workers_likely(config.selection, transport.jobs))
             if lock is None:
                 settings, descriptor = await begin(session, args.release, args.trust_root)
             else:
                 settings, descriptor = await begin_locked(session, lock, args.trust_root)
             await session.keep(settings, dry_run=args.dry_run)
             wish = await wish_of(args, descriptor, session)
-            if not args.dry_run:
-                await session.nest.fill(workers_needed(wish, transport.jobs))
 
             async def check(look: Look) -> None:
                 if lock is not None:

@@ -21,7 +21,11 @@ from syncclient.events import Listener
 from syncclient.hatch import workers_worth
 from syncclient.look import Look, Wish
 from syncclient.output import Output
+from syncclient.selection import Selection
 from syncclient.session import Session
+
+# More files than anybody has doubts about.
+_MANY = 10**6
 
 
 def run_async(body: Callable[[Listener], Coroutine[Any, Any, ExitCode]], out: Output) -> ExitCode:
@@ -66,8 +70,16 @@ async def wish_of(args: argparse.Namespace, descriptor: Descriptor, session: Ses
     )
 
 
-def workers_needed(wish: Wish, jobs: int, since: str = "") -> int:
-    """The worker processes that bringing about a wish will take, as far as its release tells.
+def workers_likely(selection: Selection, jobs: int) -> int:
+    """The worker processes that a clone will take, before anything is known of the release.
+
+    Nobody clones a dataset of a few files often, and processes that were not needed cost little.
+    """
+    return workers_worth(_MANY if selection.ids is None else len(selection.ids), 0, jobs)
+
+
+def workers_needed(wish: Wish, jobs: int, since: str) -> int:
+    """The worker processes that an upgrade will take, as far as its release tells.
 
     What is new is what lies above the layer of the release that is here, ``since``.
     """
