@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,23 @@ class Source:
     links: str
 
 
+class _Stats(NamedTuple):
+    """The rows of a variant, and where those of each bucket are.
+
+    They lie on the disk row by row: to look for a bucket in them is to read them all.
+    """
+
+    rows: StatRows
+    bounds: dict[int, slice]
+
+    @classmethod
+    def of(cls, rows: StatRows) -> _Stats:
+        column = np.ascontiguousarray(rows["bucket"])
+        firsts = np.flatnonzero(np.diff(column, prepend=column[:1] + 1))
+        bounds = map(slice, firsts.tolist(), [*firsts[1:].tolist(), len(column)])
+        return cls(rows, dict(zip(column[firsts].tolist(), bounds, strict=True)))
+
+
 class ServedRecord:
     """Reads the record of guarded layers; needs no lock and no write access.
 
@@ -62,7 +79,7 @@ class ServedRecord:
         self._repo = repo
         self._folder = repo / ".publish" / "served"
         self._sources: dict[str, Source | None] = {}
-        self._stats: dict[tuple[str, str], StatRows] = {}
+        self._stats: dict[tuple[str, str], _Stats] = {}
 
     def layers(self) -> tuple[str, ...]:
         """Guarded layers by name, also of a release that is not signed yet."""
@@ -86,8 +103,7 @@ class ServedRecord:
 
     def buckets(self, layer: str, variant: str) -> list[int]:
         """The buckets in which a guarded layer has entries, ascending."""
-        found: list[int] = np.unique(self._rows(layer, variant)["bucket"]).tolist()
-        return found
+        return list(self._of(layer, variant).bounds)
 
     def expected(self, layer: str, variant: str, bucket: int) -> StatRows | None:
         """Rows (STAT_ROW, ascending ids) of one bucket; None for a layer that needs no guard.
@@ -96,14 +112,13 @@ class ServedRecord:
         """
         if self.source(layer) is None:
             return None
-        rows = self._rows(layer, variant)
-        first, last = np.searchsorted(rows["bucket"], [bucket, bucket + 1])
-        return rows[first:last]
+        stats = self._of(layer, variant)
+        return stats.rows[stats.bounds.get(bucket, slice(0))]
 
-    def _rows(self, layer: str, variant: str) -> StatRows:
+    def _of(self, layer: str, variant: str) -> _Stats:
         key = (layer, variant)
         if key not in self._stats:
-            self._stats[key] = self._read_stats(layer, variant)
+            self._stats[key] = _Stats.of(self._read_stats(layer, variant))
         return self._stats[key]
 
     def _read_source(self, layer: str) -> Source | None:
