@@ -1,8 +1,8 @@
 """Reading and linking files of a tree: scanning, hashing, making one file from another.
 
-Shared by client and server (of the client, the server imports this, ``metadata`` and ``output``
-alone).  Nothing here follows a symbolic link or waits on a FIFO, and every function can run in a
-worker process: arguments and results are plain values.
+Shared by client and server (of the client, the server imports this, ``files``, ``metadata`` and
+``output`` alone).  Nothing here follows a symbolic link or waits on a FIFO, and every function can
+run in a worker process: arguments and results are plain values.
 """
 
 from __future__ import annotations

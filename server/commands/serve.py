@@ -112,9 +112,17 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     """Serve until SIGTERM or SIGINT; both end it with exit code 0."""
     tracker = None if args.no_tracker else TrackerLimits(interval_s=args.announce_interval)
     proxies = frozenset(args.trusted_proxy)
-    app = make_app(ServeConfig(repo=args.repo, warn=out.warn, tracker=tracker, proxies=proxies))
     limits = ConnectionLimits(
         total=_connections(args.max_connections), address=args.max_connections_per_address
+    )
+    app = make_app(
+        ServeConfig(
+            repo=args.repo,
+            warn=out.warn,
+            answers=limits.total,
+            tracker=tracker,
+            proxies=proxies,
+        )
     )
     metrics = app[METRICS]
     gate = Gate(limits, Addresses(proxies), metrics)

@@ -23,10 +23,12 @@ from manifests.paths import parse_entry_name
 from manifests.torrents.announce import MAX_ANNOUNCEMENT_BYTES
 from server.hosting.addresses import Addresses
 from server.hosting.catalog import CatalogWatch
+from server.hosting.connections import ConnectionLimits
 from server.hosting.handlers import REVALIDATE, Handlers
 from server.hosting.joined import StaleFilesError
 from server.hosting.metrics import Metrics
 from server.hosting.packs import DEFAULT_CACHE_BYTES, PackReader, PackShelf
+from server.hosting.readers import Readers
 from server.hosting.searches import SearchHandlers, lanes_of
 from server.hosting.sending import STALL_S, Sender
 from server.hosting.torrents import TorrentHandlers
@@ -41,6 +43,9 @@ _THREADS_PER_CPU: Final = 4
 _MAX_THREADS: Final = 32
 # Counted where a client did not wait for its answer; no standard has a number, nginx has this one.
 _WENT_AWAY: Final = 499
+# Two for each processor: one that waits for the disk lets another one work.
+_READERS_PER_CPU: Final = 2
+_MAX_READERS: Final = 16
 # What is short for a moment, and not broken.
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _RETRY_AFTER: Final = {"Retry-After": "2"}
@@ -58,7 +63,8 @@ class ServeConfig:
 
     ``warn`` takes one line about a request that could not be answered as it should.  A client that
     takes nothing for ``stall_s`` is cut off.  ``cache_bytes`` bounds the memory for decoded
-    buckets, ``threads`` how many reads go on at once, ``search`` what searches may cost.
+    buckets, ``threads`` and ``readers`` how many threads and processes read at once, ``answers``
+    how many long answers are under way, ``search`` what searches may cost.
     ``proxies`` are addresses of proxies in front, whose word for a client's address is taken.
     """
 
@@ -67,6 +73,8 @@ class ServeConfig:
     stall_s: float = STALL_S
     cache_bytes: int = DEFAULT_CACHE_BYTES
     threads: int = min(_MAX_THREADS, _THREADS_PER_CPU * (os.cpu_count() or 1))
+    readers: int = min(_MAX_READERS, _READERS_PER_CPU * (os.cpu_count() or 1))
+    answers: int = ConnectionLimits().total
     search: SearchLimits = field(default_factory=SearchLimits)
     # None serves without a tracker.
     tracker: TrackerLimits | None = field(default_factory=TrackerLimits)
@@ -81,12 +89,13 @@ def make_app(config: ServeConfig) -> web.Application:
     metrics = Metrics()
     addresses = Addresses(config.proxies)
     executor = ThreadPoolExecutor(config.threads, thread_name_prefix="read")
+    readers = Readers(config.readers, config.answers)
     watch = CatalogWatch(config.repo, executor, config.warn)
     handlers = Handlers(
         repo=config.repo,
         watch=watch,
         shelf=PackShelf(PackReader(config.repo), executor, config.cache_bytes),
-        sender=Sender(executor, metrics, config.warn, config.stall_s),
+        sender=Sender(executor, readers, metrics, config.warn, config.stall_s),
         counters=metrics,
     )
     pool = SearchPool(config.search)
@@ -108,6 +117,7 @@ def make_app(config: ServeConfig) -> web.Application:
             yield
         finally:
             await pool.close()
+            await readers.close()
             executor.shutdown(cancel_futures=True)
 
     app = web.Application(

@@ -13,7 +13,8 @@ from typing import Final
 
 import numpy as np
 
-from server.hosting.joined import JoinedFiles, one_name, raise_unless_absent
+from server.hosting.joined import JoinedFiles, one_name
+from server.hosting.reading import raise_unless_absent
 from syncclient.tree import FileStat, open_regular, stat_of
 
 SMALL_BYTES: Final = 256 * 2**10

@@ -1,20 +1,17 @@
 """Files read as one run of bytes, end to end: a pack that lies nowhere but in its files.
 
-Everything here blocks on the disk and belongs into a thread.  A file counts only while it is what
-was published: regular, and of the expected size, mtime and inode.  Each is looked at *after* its
-bytes were read, since whoever writes to a file moves its mtime before its bytes.
+Everything here that reads blocks on the disk and belongs into a thread; batches are read by
+processes (:mod:`server.hosting.readers`).  What a file must be: :mod:`server.hosting.reading`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +19,7 @@ import numpy.typing as npt
 from manifests.columns import I64, U64
 from manifests.errors import StoreError
 from server.hosting.ranges import ByteRange
+from server.hosting.reading import Run, Wanted, is_met, opened, raise_unless_absent, read_runs
 from syncclient.tree import OPEN_FOLDER, OPEN_READ
 
 # Bytes that one request holds in memory at a time, and about as many in its socket.
@@ -36,15 +34,6 @@ CHECK_FILES: Final = 1000
 HELD_BYTES: Final = 64 * 2**10
 # How many files an error names; the count has no bound.
 MAX_NAMED: Final = 100
-# What opening or reading says where the name stands for nothing, or for no regular file.
-_ABSENT: Final = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ELOOP,
-    errno.ENXIO,
-    errno.EISDIR,
-    errno.ESPIPE,
-}
 Rows = slice | npt.NDArray[np.intp]
 
 
@@ -59,26 +48,6 @@ class StaleFilesError(StoreError):
         )
         self.count = len(names)
         self.names = tuple(names[:MAX_NAMED])
-
-
-class Wanted(NamedTuple):
-    """A file and what its stat must be; None where nothing is known of it."""
-
-    name: str
-    size_bytes: int
-    mtime_ns: int | None
-    inode: int | None
-
-
-def is_met(wanted: Wanted, info: os.stat_result) -> bool:
-    """Whether this is still the file that was published."""
-    _, size_bytes, mtime_ns, inode = wanted
-    return (
-        info.st_size == size_bytes
-        and (mtime_ns is None or info.st_mtime_ns == mtime_ns)
-        and (inode is None or info.st_ino == inode)
-        and stat.S_ISREG(info.st_mode)
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -163,7 +132,7 @@ def touched_rows(files: JoinedFiles, ranges: Iterable[ByteRange]) -> npt.NDArray
 def stale_names(files: JoinedFiles, rows: Rows) -> list[str]:
     """The names among some files that are not what was published."""
     wanted = files.wanted(rows)
-    with _opened(files.folder, OPEN_FOLDER) as folder_fd:
+    with opened(files.folder, OPEN_FOLDER) as folder_fd:
         return [item.name for item in wanted if not _is_there(folder_fd, item)]
 
 
@@ -172,27 +141,6 @@ def require(files: JoinedFiles, row: int) -> None:
     stale = stale_names(files, slice(row, row + 1))
     if stale:
         raise StaleFilesError(files.folder, stale)
-
-
-@contextmanager
-def _opened(path: str, flags: int) -> Iterator[int | None]:
-    """A descriptor of a folder or file; None if there is none."""
-    fd = None
-    try:
-        fd = os.open(path, flags)
-    except OSError as error:
-        raise_unless_absent(error)
-    try:
-        yield fd
-    finally:
-        if fd is not None:
-            os.close(fd)
-
-
-def raise_unless_absent(error: OSError) -> None:
-    """Pass on what the disk or the system cannot do; that a file is missing is an answer."""
-    if error.errno not in _ABSENT:
-        raise error
 
 
 def _is_there(folder_fd: int | None, wanted: Wanted) -> bool:
@@ -206,65 +154,32 @@ def _is_there(folder_fd: int | None, wanted: Wanted) -> bool:
     return is_met(wanted, info)
 
 
-def fill(
-    files: JoinedFiles, body: Sequence[bytes | ByteRange], buffer: bytearray | None = None
-) -> memoryview:
-    """Literal bytes and ranges, one after another; StaleFilesError names every stale file.
-
-    They are read into ``buffer`` if they fit there.
-    """
-    size_bytes = sum(len(item) if isinstance(item, bytes) else item.size_bytes for item in body)
-    if buffer is None or size_bytes > len(buffer):
-        buffer = bytearray(size_bytes)
-    view, position = memoryview(buffer)[:size_bytes], 0
-    stale: list[str] = []
-    with _opened(files.folder, OPEN_FOLDER) as folder_fd:
-        for item in body:
-            if isinstance(item, bytes):
-                view[position : position + len(item)] = item
-                position += len(item)
-            else:
-                part = view[position : position + item.size_bytes]
-                stale += _fill_range(folder_fd, files, item, part)
-                position += item.size_bytes
-    if stale:
-        raise StaleFilesError(files.folder, list(dict.fromkeys(stale)))
-    return view
+def runs_of(files: JoinedFiles, body: Sequence[bytes | ByteRange]) -> list[bytes | Run]:
+    """The body of an answer with each range as a run of files, in plain values."""
+    return [item if isinstance(item, bytes) else _run_of(files, item) for item in body]
 
 
-def _fill_range(
-    folder_fd: int | None, files: JoinedFiles, item: ByteRange, view: memoryview
-) -> list[str]:
-    """Read a range of the joined files; the names of those that are stale."""
+def _run_of(files: JoinedFiles, item: ByteRange) -> Run:
     first, last = files.rows_of(item)
-    offset, position, stale = item.start - int(files.starts[first]), 0, []
-    size_bytes = item.size_bytes
-    for wanted in files.wanted(slice(first, last)):
-        upto = min(position + wanted.size_bytes - offset, size_bytes)
-        if upto > position and not _read(folder_fd, wanted, offset, view[position:upto]):
-            stale.append(wanted.name)
-        offset, position = 0, upto
-    return stale
+    rows = slice(first, last)
+    return Run(
+        names="\0".join(files.names(rows)),
+        sizes=np.diff(files.starts[first : last + 1]).tobytes(),
+        mtimes=b"" if files.mtimes is None else files.mtimes[rows].tobytes(),
+        inodes=b"" if files.inodes is None else files.inodes[rows].tobytes(),
+        offset=item.start - int(files.starts[first]),
+        size_bytes=item.size_bytes,
+    )
 
 
-def _read(folder_fd: int | None, wanted: Wanted, offset: int, view: memoryview) -> bool:
-    """Fill ``view`` from a file; False unless the file then still was what was published."""
-    if folder_fd is None:
-        return False
-    fd = -1
-    try:
-        fd = os.open(wanted.name, OPEN_READ, dir_fd=folder_fd)
-        count = os.preadv(fd, (view,), offset)
-        while 0 < count < len(view):
-            view, offset = view[count:], offset + count
-            count = os.preadv(fd, (view,), offset)
-        return count == len(view) and is_met(wanted, os.fstat(fd))
-    except OSError as error:
-        raise_unless_absent(error)
-        return False
-    finally:
-        if fd >= 0:
-            os.close(fd)
+def fill(files: JoinedFiles, body: Sequence[bytes | ByteRange]) -> memoryview:
+    """Literal bytes and ranges, one after another; StaleFilesError names every stale file."""
+    size_bytes = sum(len(item) if isinstance(item, bytes) else item.size_bytes for item in body)
+    view = memoryview(bytearray(size_bytes))
+    stale = read_runs(files.folder, runs_of(files, body), view)
+    if stale:
+        raise StaleFilesError(files.folder, stale)
+    return view
 
 
 # --------------------------------------------------------------------------- into a socket
@@ -280,19 +195,6 @@ def push_bytes(socket_fd: int, data: memoryview) -> memoryview:
     return data
 
 
-def fill_and_push(
-    socket_fd: int,
-    files: JoinedFiles,
-    body: Sequence[bytes | ByteRange],
-    buffer: bytearray | None = None,
-) -> memoryview:
-    """Read a batch and write what the socket takes at once; the rest.
-
-    Errors and ``buffer``, in which the rest may be, as for :func:`fill`.
-    """
-    return push_bytes(socket_fd, fill(files, body, buffer))
-
-
 def push_large(socket_fd: int, files: JoinedFiles, row: int, offset: int, count: int) -> int:
     """Send ``count`` bytes of one file, never reading them; how many the socket took now.
 
@@ -300,7 +202,7 @@ def push_large(socket_fd: int, files: JoinedFiles, row: int, offset: int, count:
     where the socket does not block.
     """
     wanted = files.wanted(slice(row, row + 1))[0]
-    with _opened(f"{files.folder}/{wanted.name}", OPEN_READ) as fd:
+    with opened(f"{files.folder}/{wanted.name}", OPEN_READ) as fd:
         if fd is None or not is_met(wanted, os.fstat(fd)):
             raise StaleFilesError(files.folder, [wanted.name])
         sent = 0

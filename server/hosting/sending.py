@@ -1,4 +1,4 @@
-"""How an answer reaches its client: read in threads, sent at the client's pace.
+"""How an answer reaches its client: read elsewhere, sent at the client's pace.
 
 Rules:
 
@@ -31,14 +31,13 @@ from server.hosting import joined
 from server.hosting.joined import BATCH_BYTES, CHECK_FILES, JoinedFiles, StaleFilesError
 from server.hosting.metrics import Metrics
 from server.hosting.ranges import ByteRange, Reply
+from server.hosting.readers import Batch, Readers
 
 STALL_S: Final = 60.0
 # Bodies up to here go through aiohttp, which copies what the socket does not take at once.
 _SMALL_BYTES: Final = 128 * 2**10
 # Sent by one turn of a thread, so that one fast client does not keep it.
 _PUSH_BYTES: Final = 8 * 2**20
-# Batches kept for the next answer: a new one is a page fault for each of its pages.
-_SPARE_BUFFERS: Final = 16
 # Folders in doubt that are remembered; those that are forgotten cost a cut answer more.
 _MAX_DOUBTS: Final = 10_000
 P = ParamSpec("P")
@@ -46,7 +45,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class Bundle:
     """A turn of an answer that is read into memory."""
 
     body: tuple[bytes | ByteRange, ...]
@@ -61,28 +60,28 @@ class Stretch:
     wanted: ByteRange
 
 
-def turns(files: JoinedFiles, reply: Reply) -> Iterator[Batch | Stretch]:
-    """Cut the body of an answer into stretches of large files, and batches of BATCH_BYTES at most.
+def turns(files: JoinedFiles, reply: Reply) -> Iterator[Bundle | Stretch]:
+    """Cut the body of an answer into stretches of large files, and bundles of BATCH_BYTES at most.
 
-    A batch ends early where the next run of small files would not fit.
+    A bundle ends early where the next run of small files would not fit.
     """
     body: list[bytes | ByteRange] = []
     size_bytes = 0
     for piece in _pieces(files, reply):
         if isinstance(piece, Stretch):
             if body:
-                yield Batch(tuple(body), size_bytes)
+                yield Bundle(tuple(body), size_bytes)
             yield piece
             body, size_bytes = [], 0
             continue
         length = len(piece) if isinstance(piece, bytes) else piece.size_bytes
         if body and size_bytes + length > BATCH_BYTES:
-            yield Batch(tuple(body), size_bytes)
+            yield Bundle(tuple(body), size_bytes)
             body, size_bytes = [], 0
         body.append(piece)
         size_bytes += length
     if body:
-        yield Batch(tuple(body), size_bytes)
+        yield Bundle(tuple(body), size_bytes)
 
 
 def _pieces(files: JoinedFiles, reply: Reply) -> Iterator[bytes | ByteRange | Stretch]:
@@ -101,18 +100,23 @@ def _pieces(files: JoinedFiles, reply: Reply) -> Iterator[bytes | ByteRange | St
 class Sender:
     """Answers requests from files.
 
-    ``executor`` bounds how many threads read at a time; a client that takes nothing for
-    ``stall_s`` is cut off.
+    Threads of ``executor`` read what is small, and send what lies in large files; ``readers`` read
+    the rest.  A client that takes nothing for ``stall_s`` is cut off.
     """
 
     def __init__(
-        self, executor: Executor, metrics: Metrics, warn: Callable[[str], None], stall_s: float
+        self,
+        executor: Executor,
+        readers: Readers,
+        metrics: Metrics,
+        warn: Callable[[str], None],
+        stall_s: float,
     ) -> None:
         self._executor = executor
+        self._readers = readers
         self._metrics = metrics
         self._warn = warn
         self._stall_s = stall_s
-        self._spare: list[bytearray] = []
         self._doubted: dict[str, None] = {}
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -148,40 +152,37 @@ class Sender:
         StaleFilesError, or OSError of a broken disk, if nothing was sent yet; what goes wrong
         later cuts the connection.
         """
-        is_large = reply.body_bytes > BATCH_BYTES
-        if request.method == "HEAD" or (is_large and files.folder in self._doubted):
+        is_long = reply.body_bytes > BATCH_BYTES
+        if request.method == "HEAD" or (is_long and files.folder in self._doubted):
             await self._check(files, reply)
         if request.method == "HEAD" or not reply.body:
             return _head(reply)
-        if is_large:
+        if reply.body_bytes > _SMALL_BYTES:
             return await self._send_large(request, reply, files)
         data = await self.run(joined.fill, files, reply.body)
-        if len(data) > _SMALL_BYTES:
-            return await self._sending(request, reply, self._send_rest, data)
         return await self._send_small(request, reply, data)
 
     async def _send_large(
         self, request: web.Request, reply: Reply, files: JoinedFiles
     ) -> web.StreamResponse:
-        """Read the first batch, then send the head, and turn by turn the body."""
+        """Read the first bundle, then send the head, and turn by turn the body."""
         left = turns(files, reply)
-        first, data, buffer = next(left), memoryview(b""), None
-        try:
-            if isinstance(first, Batch):
-                buffer = self._spare.pop() if self._spare else bytearray(BATCH_BYTES)
-                data = await self.run(joined.fill, files, first.body, buffer)
-            else:
-                # Of a large file only the last bytes go through a batch.
-                left = itertools.chain((first,), left)
-                await self.run(joined.require, files, first.row)
-            return await self._sending(request, reply, self._send_turns, files, data, left, buffer)
-        except StaleFilesError:
-            # There may be more of them, and all are to be named.
-            await self._check(files, reply)
-            raise
-        finally:
-            if buffer is not None and len(self._spare) < _SPARE_BUFFERS:
-                self._spare.append(buffer)
+        first, data = next(left), memoryview(b"")
+        with self._readers.batch() as batch:
+            try:
+                if isinstance(first, Bundle):
+                    data = await batch.fill(files, first.body, first.size_bytes)
+                else:
+                    # Of a large file only the last bytes go through a batch.
+                    left = itertools.chain((first,), left)
+                    await self.run(joined.require, files, first.row)
+                return await self._sending(
+                    request, reply, self._send_turns, files, data, left, batch
+                )
+            except StaleFilesError:
+                # There may be more of them, and all are to be named.
+                await self._check(files, reply)
+                raise
 
     def _doubt(self, folder: str) -> None:
         """Remember that a folder has files that are not what was published."""
@@ -241,28 +242,21 @@ class Sender:
         socket_fd: int,
         files: JoinedFiles,
         data: memoryview,
-        left: Iterable[Batch | Stretch],
-        buffer: bytearray | None,
+        left: Iterable[Bundle | Stretch],
+        batch: Batch,
     ) -> None:
-        """Send ``data``, then the turns that are left, with ``buffer`` for each batch."""
+        """Send ``data``, then the turns that are left, with ``batch`` for each bundle."""
         await self._send_rest(socket_fd, data)
         try:
             for turn in left:
                 if isinstance(turn, Stretch):
                     await self._send_stretch(socket_fd, files, turn)
                 else:
-                    await self._send_batch(socket_fd, files, turn, buffer)
+                    data = await batch.fill(files, turn.body, turn.size_bytes)
+                    await self._send_rest(socket_fd, data)
         except StaleFilesError:
             self._doubt(files.folder)
             raise
-
-    async def _send_batch(
-        self, socket_fd: int, files: JoinedFiles, turn: Batch, buffer: bytearray | None
-    ) -> None:
-        pushing = self._begin(joined.fill_and_push, socket_fd, files, turn.body, buffer)
-        # Also what a thread has sent when the request is cancelled was sent.
-        pushing.add_done_callback(functools.partial(self._count_batch, size_bytes=turn.size_bytes))
-        await self._send_rest(socket_fd, await self._end(pushing))
 
     async def _send_rest(self, socket_fd: int, rest: memoryview) -> None:
         """Send what is in memory as fast as the client takes it."""
@@ -285,10 +279,6 @@ class Sender:
             offset += sent
             if sent < count:
                 await self._writable(socket_fd)
-
-    def _count_batch(self, pushing: asyncio.Future[memoryview], size_bytes: int) -> None:
-        if pushing.exception() is None:
-            self._metrics.sent_bytes += size_bytes - len(pushing.result())
 
     def _count_stretch(self, pushing: asyncio.Future[int]) -> None:
         if pushing.exception() is None:

@@ -23,7 +23,7 @@ IMPURE = (
 )
 
 # What the server shares with the client: reading trees and metadata, telling of it.
-SHARED = ("syncclient.metadata", "syncclient.output", "syncclient.tree")
+SHARED = ("syncclient.files", "syncclient.metadata", "syncclient.output", "syncclient.tree")
 
 
 def importers(package: str, module: str) -> set[str]:

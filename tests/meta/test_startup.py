@@ -40,9 +40,10 @@ def test_a_run_that_finds_nothing_to_do_loads_little(module: str) -> None:
     assert loaded(f"import {module}") & HEAVY == set()
 
 
-def test_a_process_that_looks_at_files_loads_next_to_nothing() -> None:
+@pytest.mark.parametrize("names", ["syncclient.hand, syncclient.tasks", "server.hosting.reader"])
+def test_a_process_that_only_reads_files_loads_next_to_nothing(names: str) -> None:
     light = HEAVY | {"asyncio", "msgpack", "sqlite3", "subprocess"}
-    assert loaded("import syncclient.hand, syncclient.tasks") & light == set()
+    assert loaded(f"import {names}") & light == set()
 
 
 @pytest.mark.parametrize("module", ["syncclient.cli", "server.cli", "server.commands.publish"])
