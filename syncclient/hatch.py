@@ -67,6 +67,7 @@ class Nest:
     def __init__(self) -> None:
         self._waiting: list[Hatchling] = []
         self._processes: list[Process] = []
+        self._pipes: list[asyncio.ReadTransport] = []
         self._taken = False
 
     async def __aenter__(self) -> Self:
@@ -90,7 +91,16 @@ class Nest:
             for far_read, _, _, far_write in pipes:
                 os.close(far_read)
                 os.close(far_write)
-        self._waiting += [await _near_ends(read, write) for _, write, read, _ in pipes]
+        self._waiting += [await self._near_ends(read, write) for _, write, read, _ in pipes]
+
+    async def _near_ends(self, read: int, write: int) -> Hatchling:
+        loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=STREAM_BYTES)
+        pipe, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", 0)
+        )
+        self._pipes.append(pipe)
+        writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb", 0))
+        return Hatchling(reader, writer)
 
     async def take(self, count: int) -> list[Hatchling]:
         """So many of those that are there, or new ones."""
@@ -103,19 +113,10 @@ class Nest:
         """End those that nobody took, and wait for the end of all."""
         for hatchling in self._waiting:
             hatchling.writer.close()
-        self._waiting.clear()
         for process in self._processes:
             if not self._taken:
                 with suppress(ProcessLookupError):
                     process.kill()
             await process.wait()
-        self._processes.clear()
-
-
-async def _near_ends(read: int, write: int) -> Hatchling:
-    loop, reader = asyncio.get_running_loop(), asyncio.StreamReader(limit=STREAM_BYTES)
-    await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", 0)
-    )
-    writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb", 0))
-    return Hatchling(reader, writer)
+        for pipe in self._pipes:
+            pipe.close()

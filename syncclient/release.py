@@ -34,6 +34,8 @@ _WHOLE_BYTES = 4 * 2**20
 _SMALL_BYTES = 2**16
 # Each layer and variant has its own manifest; one after another they would be round trips.
 _MANIFESTS_AT_ONCE = 8
+# Numpy takes some microseconds a call however few the rows are.
+_BUCKETS_AT_ONCE, _ENTRIES_AT_ONCE = 64, 8192
 
 
 class CachedManifest:
@@ -269,10 +271,12 @@ class ReleaseView:
             for _, one in cached:
                 one.close()
 
-    def expected_entries(self, variant: str) -> int:
-        """At most so many entries are wanted of a variant, at least 1."""
+    def buckets_at_once(self, variant: str) -> int:
+        """How many buckets :meth:`several` should be asked for: many if they are small."""
         files = self.descriptor.totals[variant].files
-        return max(1, files if self.wish.ids is None else min(files, len(self.wish.ids)))
+        wanted = files if self.wish.ids is None else min(files, len(self.wish.ids))
+        most = _ENTRIES_AT_ONCE * len(self.buckets) // max(1, wanted)
+        return max(1, min(_BUCKETS_AT_ONCE, most))
 
     def bucket(self, variant: str, bucket: int) -> BucketView:
         """Compose one bucket, cut to the selection."""

@@ -28,8 +28,6 @@ from syncclient.tree import Listing
 
 # Names of one hashing task: enough to keep a process busy, few enough to share the work.
 _HASH_NAMES = 256
-# Small buckets are compared together, up to so many and about so many entries of the release.
-_BUCKETS_AT_ONCE, _ENTRIES_AT_ONCE = 64, 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,7 +93,7 @@ class Settler:
     def take(self, bucket: int, looked_ns: int, glance: Glance, look: FolderLook) -> None:
         """Take one bucket in."""
         self._seen.append(_Seen(bucket, looked_ns, glance, look))
-        if len(self._seen) >= self._at_once:
+        if len(self._seen) >= self.view.buckets_at_once(self.variant):
             self._compare()
 
     def finish(self) -> None:
@@ -103,12 +101,6 @@ class Settler:
         self._compare()
         while self._waiting:
             self._finish(self._waiting.popleft())
-
-    @property
-    def _at_once(self) -> int:
-        """Buckets to be compared together."""
-        entries = self.view.expected_entries(self.variant)
-        return max(1, min(_BUCKETS_AT_ONCE, _ENTRIES_AT_ONCE * len(self.view.buckets) // entries))
 
     def _compare(self) -> None:
         """Begin with the buckets that were taken in."""

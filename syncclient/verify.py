@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
@@ -140,27 +141,38 @@ class Verifier:
         written: Callable[[], None],
     ) -> None:
         waiting: deque[_Task] = deque()
-        for variant in self.view.variants:
-            for bucket in self.view.buckets:
-                if (variant, bucket) in done:
-                    continue
-                if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
-                    result.finished = False
-                    break
-                waiting.append(self._begin(variant, bucket, pool))
-                while len(waiting) > 2 * pool.jobs:
-                    self._finish(waiting.popleft(), result)
-                    written()
+        for variant, bucket, entries, absent in self._wanted(done):
+            if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+                result.finished = False
+                break
+            waiting.append(self._begin(variant, bucket, entries, absent, pool))
+            while len(waiting) > 2 * pool.jobs:
+                self._finish(waiting.popleft(), result)
+                written()
         while waiting:
             self._finish(waiting.popleft(), result)
             written()
 
-    def _begin(self, variant: str, bucket: int, pool: Pool) -> _Task:
-        view = self.view.bucket(variant, bucket)
-        entries, absent = view.wanted, view.absent
-        if self.sample < 1:
-            chosen = np.random.default_rng().random(len(entries)) < self.sample
-            entries, absent = entries.take(chosen), absent[chosen]
+    def _wanted(self, done: set[tuple[str, int]]) -> Iterator[tuple[str, int, Entries, Bools]]:
+        """What is to be read, bucket by bucket: its entries, and which of them nobody has."""
+        for variant in self.view.variants:
+            left = [bucket for bucket in self.view.buckets if (variant, bucket) not in done]
+            step = self.view.buckets_at_once(variant)
+            for some in (left[first : first + step] for first in range(0, len(left), step)):
+                view = self.view.several(variant, some)
+                entries, absent = view.wanted, view.absent
+                if self.sample < 1:
+                    chosen = np.random.default_rng().random(len(entries)) < self.sample
+                    entries, absent = entries.take(chosen), absent[chosen]
+                bucket_of = entries.ids % np.uint32(self.places.layout.buckets)
+                bounds = np.searchsorted(bucket_of, np.array([*some, 2**32 - 1], np.uint32))
+                for bucket, (start, stop) in zip(some, pairwise(bounds.tolist()), strict=True):
+                    rows = slice(start, stop)
+                    yield variant, bucket, entries.take(rows), absent[rows]
+
+    def _begin(
+        self, variant: str, bucket: int, entries: Entries, absent: Bools, pool: Pool
+    ) -> _Task:
         return _Task(
             variant=variant,
             bucket=bucket,

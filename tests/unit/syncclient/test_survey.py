@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from syncclient.config import Transport, load_tree_config
 from syncclient.events import Event, Notice, Phase, Progress
 from syncclient.look import Look, Wish
 from syncclient.pool import Pool, in_thread
+from syncclient.records import decoder
 from syncclient.session import Session, open_session
 from syncclient.survey import Survey
 from syncclient.tasks import HashTask, hash_task
@@ -123,6 +126,76 @@ async def test_each_kind_of_change_is_counted(tree: Path) -> None:
     }
     assert any(isinstance(e, Notice) and "moved aside" in e.text for e in events)
     assert len(survey.works) == 2
+
+
+def meddle(tree: Path, chance: random.Random) -> None:
+    """Do to some files what users do."""
+    for path in sorted(tree.glob("*/0*/*")):
+        if chance.random() < 0.3:
+            elsewhere = path.parent.with_name(f"{chance.randrange(10):04d}") / path.name
+            match chance.randrange(7):
+                case 0:
+                    path.unlink()
+                case 1:
+                    path.write_bytes(b"the user's")
+                case 2:
+                    os.utime(path)
+                case 3:
+                    path.rename(elsewhere)
+                case 4:
+                    elsewhere.write_bytes(path.read_bytes())
+                case 5:
+                    path.with_name("notes.txt").write_bytes(b"")
+                case _:
+                    path.with_suffix(".odd").write_bytes(b"x")
+
+
+def known(tree: Path) -> list[tuple[object, ...]]:
+    """What the state remembers of each bucket, but for the times of folders."""
+    with closing(sqlite3.connect(tree / ".bucketsync/state.db")) as db:
+        rows = db.execute(
+            "SELECT variant, bucket, settled, files, data, fingerprint, extra "
+            "FROM bucket LEFT JOIN seen USING (variant, bucket) ORDER BY variant, bucket"
+        ).fetchall()
+    decode = decoder()
+    found: list[tuple[object, ...]] = []
+    for *plain, data, fingerprint, extra in rows:
+        record = decode(data, 0, "")
+        assert record is not None
+        names = [
+            f"{n}.{record.extensions[e]}" for n, e in zip(record.ids, record.exts, strict=True)
+        ]
+        columns = zip(names, record.sizes, record.mtimes, map(bytes, record.digests), strict=True)
+        found.append((*plain, sorted(columns), fingerprint, extra))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_buckets_compared_together_come_to_what_each_comes_to_alone(
+    cloned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    await look(shutil.copytree(cloned, tmp_path / "first", symlinks=True))
+    meddle(tmp_path / "first", random.Random(seed))  # noqa: S311 (test data)
+    results = []
+    for name, at_once in (("together", 64), ("alone", 1), ("some", 3)):
+        tree = tmp_path / "first"
+        saved = shutil.copytree(tree / ".bucketsync", tmp_path / name)
+        monkeypatch.setattr("syncclient.release._BUCKETS_AT_ONCE", at_once)
+        survey = await look(tree)
+        works = [
+            (
+                work.variant,
+                work.bucket,
+                *zip(work.fetch.names(), work.replaces, work.foreign.tolist(), strict=True),
+                work.remove,
+            )
+            for work in survey.works
+        ]
+        results.append((counts(survey), works, known(tree)))
+        shutil.rmtree(tree / ".bucketsync")
+        saved.rename(tree / ".bucketsync")
+    assert results[0][1]
+    assert results[0] == results[1] == results[2]
 
 
 async def test_what_was_read_is_believed_the_next_time(tree: Path) -> None:
