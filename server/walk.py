@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from manifests.columns import Bools
 from manifests.errors import ConfigError, ManifestError
 from manifests.paths import (
     METADATA_FOLDER,
@@ -93,7 +92,7 @@ def find_variants(tree: Path, layout: Layout, named: Sequence[str] = ()) -> tupl
     if not tree.is_dir():
         message = f"{tree}: expected a folder with variants in it"
         raise ConfigError(message)
-    variants = sorted(set(named)) or sorted(_folders_with_buckets(tree, layout))
+    variants = sorted(set(named)) or sorted(folders_with_buckets(tree, layout))
     for variant in variants:
         _check_variant(tree, variant)
     folded = [variant.casefold() for variant in variants]
@@ -110,7 +109,8 @@ def find_variants(tree: Path, layout: Layout, named: Sequence[str] = ()) -> tupl
     return tuple(variants)
 
 
-def _folders_with_buckets(tree: Path, layout: Layout) -> Iterator[str]:
+def folders_with_buckets(tree: Path, layout: Layout) -> Iterator[str]:
+    """Folders of a tree that are variants as far as can be told from what is in them."""
     with os.scandir(tree) as found:
         for item in found:
             hidden = item.name.startswith(".") or item.name.casefold() == METADATA_FOLDER
@@ -160,12 +160,12 @@ def walk_bucket(tree: Path, variant: str, bucket: str, layout: Layout) -> Bucket
     repeated = np.zeros(len(listing), np.bool_)
     repeated[1:] = listing.ids[1:] == listing.ids[:-1]
     walker = _Walker(tree=str(tree), layout=layout, variant=variant)
-    walker.visit((variant, bucket), _rows(listing, ~own))
+    walker.visit((variant, bucket), listing.take(~own))
     doubles = [
         _double(f"{variant}/{bucket}", listing, row) for row in np.flatnonzero(own & repeated)
     ]
     return BucketWalk(
-        entries=replace(_rows(listing, own & ~repeated), others=()),
+        entries=replace(listing.take(own & ~repeated), others=()),
         assets=tuple(walker.assets),
         strays=(*walker.strays, *doubles),
     )
@@ -178,18 +178,6 @@ def walk_assets(
     walker = _Walker(tree=str(tree), layout=layout)
     walker.visit(below, list_bucket(str(tree), below), apart=frozenset(apart))
     return FolderWalk(assets=tuple(walker.assets), strays=tuple(walker.strays))
-
-
-def _rows(listing: Listing, mask: Bools) -> Listing:
-    """Some rows of a listing."""
-    return replace(
-        listing,
-        ids=listing.ids[mask],
-        exts=listing.exts[mask],
-        sizes=listing.sizes[mask],
-        mtimes=listing.mtimes[mask],
-        inodes=listing.inodes[mask],
-    )
 
 
 def _double(folder: str, listing: Listing, row: np.intp) -> Stray:

@@ -96,7 +96,10 @@ class Journal:
                 records[place] = forget(records[place], notes.removed[variant, bucket])
         placed = [_columns(notes.placed.get((variant, bucket), ())) for bucket in buckets]
         for bucket, record in zip(buckets, merge_placed(records, placed), strict=True):
-            self._state.store(variant, bucket, record)
+            if len(record):
+                self._state.store(variant, bucket, record)
+            else:
+                self._state.forget(variant, bucket)
 
 
 def _columns(noted: Iterable[tuple[Batch, Sequence[int]]]) -> Record:

@@ -273,8 +273,10 @@ class ReleaseView:
 
     def buckets_at_once(self, variant: str) -> int:
         """How many buckets :meth:`several` should be asked for: many if they are small."""
-        files = self.descriptor.totals[variant].files
-        wanted = files if self.wish.ids is None else min(files, len(self.wish.ids))
+        total = self.descriptor.totals.get(variant)
+        wanted = 0 if total is None else total.files
+        if self.wish.ids is not None:
+            wanted = min(wanted, len(self.wish.ids))
         most = _ENTRIES_AT_ONCE * len(self.buckets) // max(1, wanted)
         return max(1, min(_BUCKETS_AT_ONCE, most))
 
@@ -283,11 +285,14 @@ class ReleaseView:
         return self.several(variant, [bucket])
 
     def several(self, variant: str, buckets: Sequence[int]) -> BucketView:
-        """The same for several buckets, ascending; nothing is wanted outside the selection."""
+        """The same for several buckets, ascending.
+
+        Nothing is wanted outside the selection, or of a variant that the release does not have.
+        """
         buckets = [bucket for bucket in buckets if bucket in self._selected]
         parts: list[LayerPart] = []
         everything: list[Entries] = []
-        for number, cached in self._held[variant]:
+        for number, cached in self._held.get(variant, ()):
             entries = cached.entries(cached.rows_in(buckets, self.wish), number)
             everything.append(entries)
             parts.append(LayerPart(entries=entries, removed_ids=cached.removed_in(buckets)))
@@ -310,7 +315,7 @@ class ReleaseView:
     def _absent(self, variant: str, wanted: Entries) -> npt.NDArray[np.bool_]:
         absent = np.zeros(len(wanted), np.bool_)
         for number in range(len(self.descriptor.layers)):
-            ids = self._absent_ids[number, variant]
+            ids = self._absent_ids.get((number, variant), ())
             if len(ids):
                 absent |= (wanted.layers == number) & np.isin(wanted.ids, ids)
         return absent

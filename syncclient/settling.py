@@ -218,7 +218,10 @@ class Settler:
                 fingerprint=fingerprint,
                 extra=extra[place] + pending.strays[place],
             )
-            self.state.store(self.variant, one.bucket, after)
+            if len(after) or self.variant in self.view.variants:
+                self.state.store(self.variant, one.bucket, after)
+            else:
+                self.state.forget(self.variant, one.bucket)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -295,6 +295,18 @@ class State:
             variant, bucket, replace(record, digests=digests, settled="", folder_mtime_ns=-1)
         )
 
+    def variants(self) -> set[str]:
+        """The variants of which anything is remembered."""
+        return {variant for (variant,) in self._rows("SELECT DISTINCT variant FROM bucket")}
+
+    def forget(self, variant: str, bucket: int) -> None:
+        """Remember nothing of a bucket."""
+        for table in ("bucket", "seen"):
+            self._rows(
+                f"DELETE FROM {table} WHERE variant = ? AND bucket = ?",  # noqa: S608 (see above)
+                (variant, bucket),
+            )
+
     def glance(self, variant: str) -> dict[int, Glance]:
         """Each believable row, without its columns."""
         rows = self._rows(

@@ -109,7 +109,11 @@ class Store:
         with _translated(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._staging_fd = self._open_folder(STAGING)
+            try:
+                self._staging_fd = self._open_folder(STAGING)
+            except BaseException:
+                os.close(self._root_fd)
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
 from manifests.errors import StoreError
-from manifests.model import Descriptor
+from manifests.model import Descriptor, Totals
 from manifests.units import counted
 from syncclient.events import Listener, Notice, Phase, Progress
 from syncclient.files import ABSENT_NS, FolderLook
@@ -102,11 +102,11 @@ class Surveyor:
     def run(self) -> Survey:
         """Survey all buckets; StoreError if a folder cannot be listed or a disk seems missing."""
         survey = Survey(scan="quick" if self.quick else "full")
-        variants = self.selection.variants_of(self.descriptor.variants)
+        variants = (*self.selection.variants_of(self.descriptor.variants), *self._dropped())
         glances = {variant: self.state.glance(variant) for variant in variants}
         if not all(map(self._maybe_settled, glances.values())):
             self.open_view(self.stop)
-        files = sum(self.descriptor.totals[variant].files for variant in variants)
+        files = sum(total.files for total in self._totals(variants))
         share = len(self._buckets) / max(self.descriptor.layout.buckets, 1)
         total = 0 if self.selection.ids is not None else int(files * share)
         self.listen(Phase(name="scan", total_files=total))
@@ -116,8 +116,18 @@ class Surveyor:
                 with self.state.steadily() as written:
                     known = glances[variant]
                     recorded = self._survey_variant(variant, known, pool, survey, written)
-                self._refuse_missing_disk(variant, recorded, survey.found - before)
+                if variant in self.descriptor.totals:
+                    self._refuse_missing_disk(variant, recorded, survey.found - before)
         return survey
+
+    def _dropped(self) -> list[str]:
+        """Variants that are here and that the release does not have, if all are wanted."""
+        if self.selection.variants is not None:
+            return []
+        return sorted(self.state.variants() - set(self.descriptor.totals))
+
+    def _totals(self, variants: Iterable[str]) -> list[Totals]:
+        return [total for name, total in self.descriptor.totals.items() if name in variants]
 
     @property
     def _buckets(self) -> list[int]:

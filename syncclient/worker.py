@@ -171,7 +171,11 @@ async def _serve() -> None:
     stream = asyncio.StreamReader(limit=STREAM_BYTES)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), sys.stdin.buffer)
     received = messages(stream)
-    setup, rate_bytes_s = await anext(received)
+    told = await anext(received, None)
+    if told is None:
+        # There was nothing to do for this one.
+        return
+    setup, rate_bytes_s = told
     tasks: dict[int, asyncio.Task[None]] = {}
     # An error nobody thought of ends the group, the process, and so the client's waiting for it.
     async with (

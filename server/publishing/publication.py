@@ -62,7 +62,7 @@ from server.publishing.torrents import MadeTorrents, TorrentMaker
 from server.record import ServedRecord
 from server.repository import DESCRIPTOR_SUFFIX, Repository, read_history, sync_file_system
 from server.signing import Signing
-from server.walk import find_variants, walk_assets
+from server.walk import find_variants, folders_with_buckets, walk_assets
 from syncclient.output import Output
 
 
@@ -171,8 +171,10 @@ class Publication:
     ) -> tuple[tuple[Asset, ...], int]:
         """Make objects of the assets; how many had to be read."""
         order, tree = self._order, self._order.tree
-        apart = [path.name for path in tree.iterdir() if path.name.casefold() == METADATA_FOLDER]
-        beside = walk_assets(tree, self._layout, apart=(*self._variants, *apart))
+        # A variant that is left out is no pile of assets.
+        apart = {*self._variants, *folders_with_buckets(tree, self._layout)}
+        apart |= {path.name for path in tree.iterdir() if path.name.casefold() == METADATA_FOLDER}
+        beside = walk_assets(tree, self._layout, apart=apart)
         harvest.strays.add("", beside.strays)
         paths = limit_assets(tree, [*found, *beside.assets], order.assets)
         seen = decode_seen(memory.assets(str(tree)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ import pytest
 from manifests.columns import CHUNK_BYTES
 from server.signing import open_signing
 from tests.support.client import Run, bucketsync, contents, started, trashed
+from tests.support.commands import publisher as publishing
+from tests.support.commands import serving
 from tests.support.mounts import tmpfs
 from tests.support.rawhost import (
     Answer,
@@ -761,6 +764,30 @@ def test_an_older_release_is_an_upgrade_too(
     done = bucketsync("upgrade", tree, "--to", "y1", "--delete", "--max-delete", "20")
     assert (done.code, done["files_removed"], done["files_added"]) == (0, 20, 1)
     assert contents(tree) == small.editions["y1"].tree()
+
+
+def test_a_variant_that_a_release_dropped_goes_like_files_that_it_dropped(tmp_path: Path) -> None:
+    source, repo, tree = tmp_path / "source", tmp_path / "repo", tmp_path / "tree"
+    for variant, number in itertools.product(("original", "512px"), range(1, 41)):
+        path = source / variant / f"{number % 10:04d}" / f"{number}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % number)
+    publishing("init", repo, "--dataset", "small", "--buckets", 10)
+    publishing("publish", repo, "--release", "y1", "--tree", source, "--no-torrents")
+    flags = ("--variant", "original", "--no-torrents")
+    publishing("publish", repo, "--release", "y2", "--tree", source, *flags)
+    with serving(repo) as url:
+        assert bucketsync("clone", url, tree, "--release", "y1").code == 0
+        (tree / "512px/0001/1.bin").write_bytes(b"mine")
+        kept = bucketsync("upgrade", tree)
+        assert (kept.code, kept["files_removed"], kept["files_kept"]) == (0, 0, 40)
+        assert bucketsync("upgrade", tree, "--delete").code == 25
+        done = bucketsync("upgrade", tree, "--delete", "--max-delete", "39")
+        assert (done.code, done["files_removed"]) == (0, 39)
+    assert [path for path in contents(tree) if path.startswith("512px")] == ["512px/0001/1.bin"]
+    assert bucketsync("status", tree, "--offline").code == 0
+    with closing(sqlite3.connect(tree / ".bucketsync/state.db")) as db:
+        assert db.execute("SELECT DISTINCT variant FROM bucket").fetchall() == [("original",)]
 
 
 def test_status_knows_of_a_newer_release(host: RawHost, tree: Path) -> None:
