@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from manifests.digest import Digest
 from manifests.errors import ConfigError, ExitCode, TransferError
@@ -20,13 +21,15 @@ from syncclient.commands.options import (
 from syncclient.commands.run import bring_about, run_async, wish_of, workers_likely
 from syncclient.config import CONFIG_NAME, TreeConfig, check_url, load_tree_config, private_folder
 from syncclient.events import Listener
-from syncclient.lockfile import Lock, check_lock, read_lock
 from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.pool import in_thread
 from syncclient.selection import Selection
 from syncclient.session import Session, newest, open_session
 from syncclient.signed import ExpiredError
+
+if TYPE_CHECKING:
+    from syncclient.lockfile import Lock
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,9 +62,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     check_url(args.url)
     if not (private_folder(args.dir) / CONFIG_NAME).exists():
         refuse_occupied(args.dir)
-    lock = None if args.lock is None else read_lock(args.lock)
-    if lock is not None:
-        _refuse_both(args)
+    lock = None if args.lock is None else _read_lock(args)
 
     async def body(listen: Listener) -> ExitCode:
         config = starting_config(args)
@@ -78,6 +79,8 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
 
             async def check(look: Look) -> None:
                 if lock is not None:
+                    from syncclient.lockfile import check_lock  # noqa: PLC0415 (see _read_lock)
+
                     await look.open()
                     await in_thread(lambda: check_lock(lock, args.lock, look.view))
 
@@ -86,13 +89,18 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
     return run_async(body, out)
 
 
-def _refuse_both(args: argparse.Namespace) -> None:
-    """A lock file names release, variants and ids by itself."""
+def _read_lock(args: argparse.Namespace) -> Lock:
+    """The lock file; it names release, variants and ids by itself."""
+    # What reads it loads numpy, which a clone needs when its first requests are long under way.
+    from syncclient.lockfile import read_lock  # noqa: PLC0415
+
+    lock = read_lock(args.lock)
     flags = ("release", "variant", "bucket", "ids", "select")
     given = next((flag for flag in flags if getattr(args, flag) is not None), None)
     if given is not None:
         message = f"--{given} cannot stand beside --lock, which names all that is to be fetched"
         raise ConfigError(message)
+    return lock
 
 
 def refuse_occupied(folder: Path) -> None:
