@@ -43,15 +43,17 @@ class Ahead:
 
         It may be one byte longer than ``max_bytes``, for the caller to refuse.
         """
-        task = self._under_way.pop((host, path), None)
-        if task is None:
-            task = self._start(host, path, max_bytes, tries)
-            for following in self._following(path):
-                await self._drop(host, following.path)
-                self._under_way[host, following.path] = self._start(
-                    host, following.path, following.max_bytes, tries
-                )
-        return await task
+        if (host, path) not in self._under_way:
+            await self.begin(host, Document(path=path, max_bytes=max_bytes), tries)
+        return await self._under_way.pop((host, path))
+
+    async def begin(self, host: int, first: Document, tries: int | None) -> None:
+        """Ask for a document that will be wanted soon, and for those that follow it."""
+        for document in (first, *self._following(first.path)):
+            await self._drop(host, document.path)
+            self._under_way[host, document.path] = self._start(
+                host, document.path, document.max_bytes, tries
+            )
 
     def _start(
         self, host: int, path: str, max_bytes: int, tries: int | None

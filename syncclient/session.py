@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,6 +43,7 @@ from syncclient.hosts import Hosts
 from syncclient.places import Places
 from syncclient.pool import in_thread
 from syncclient.signed import (
+    FIRST_ROOT,
     MAX_TIMESTAMP_BYTES,
     TIMESTAMP_PATH,
     Fetch,
@@ -286,7 +288,12 @@ class Session:
 
     async def pin(self, trust_root: str | None) -> Pin:
         """Decide which root this tree trusts; a first use is told to the user."""
-        # python-tuf takes 0.1 s to load, which who learns nothing new need not spend.
+        if self.trust.pinned_root() is None and self.hosts.urls:
+            tries = 1 if len(self.hosts.urls) > 1 else None
+            await self.ahead.begin(self.hosts.in_order()[0], FIRST_ROOT, tries)
+        # python-tuf takes 0.1 s to load, which who learns nothing new need not spend; meanwhile
+        # the first answers come.
+        await asyncio.to_thread(import_module, "syncclient.trust")
         from syncclient.trust import TrustStore, pin_root, supports_symlinks  # noqa: PLC0415
 
         self.folders.trust.parent.mkdir(parents=True, exist_ok=True)

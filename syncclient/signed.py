@@ -104,6 +104,9 @@ class Document:
     max_bytes: int
 
 
+FIRST_ROOT = Document(path=f"{METADATA_PATH}/1.root.json", max_bytes=MAX_ROOT_BYTES)
+
+
 def following(path: str) -> tuple[Document, ...]:
     """What will be asked for after a document whatever its bytes are, by the order of TUF.
 
