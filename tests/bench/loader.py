@@ -17,7 +17,8 @@ from pathlib import Path
 
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)\r\n", re.IGNORECASE)
 _BUFFER = bytearray(2**20)
-_HEAD_BYTES = 2**16
+# nginx 1.22 has been seen to leave a request unread for ever, once in some hundred thousand.
+_PATIENCE_S = 20.0
 
 
 class LoadError(Exception):
@@ -92,7 +93,9 @@ def run(port: int, clients: int, listed: Path) -> int:
         if one.ask():
             selector.register(one.socket, selectors.EVENT_READ, one)
     while selector.get_map():
-        for key, _ in selector.select():
+        if not (ready := selector.select(_PATIENCE_S)):
+            raise LoadError(f"{len(selector.get_map())} clients wait for answers that do not come")
+        for key, _ in ready:
             if not key.data.take():
                 selector.unregister(key.fileobj)
                 key.data.close()
