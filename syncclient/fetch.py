@@ -19,18 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
-import numpy as np
-
 from manifests import packs
-from manifests.columns import U64
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.batch import RANGE_BYTES, Batch, Outcome, Problem
+from syncclient.files import hash_open, open_regular
 from syncclient.largefile import LargeFile
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
 from syncclient.store import PlaceBytes, Store
-from syncclient.tree import hash_open, open_regular
 
 # What all batches under way in a process may hold together, and one of them at the most.
 _ROOM_BYTES = 48 * 2**20
@@ -178,8 +175,7 @@ class Runner:
     async def _from_pack(
         self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
     ) -> None:
-        offsets: U64 = np.array([batch.offsets[row] for row in rows], np.uint64)
-        sizes: U64 = np.array([batch.sizes[row] for row in rows], np.uint64)
+        offsets, sizes = [batch.offsets[row] for row in rows], [batch.sizes[row] for row in rows]
         found = packs.runs(offsets, sizes, max_bytes=RANGE_BYTES)
         filled = [run for run in found if run.stop > run.start]
         spans: list[Span] = [(run.start, run.stop) for run in filled]

@@ -1,4 +1,4 @@
-"""Files and folders of a tree: opening, hashing, what a folder holds.  Without numpy.
+"""Files and folders of a tree: opening, hashing, linking, what a folder holds.  Without numpy.
 
 Nothing here follows a symbolic link or waits on a FIFO.  Processes that only look at folders or
 read files import this and little else: their start is part of every run.
@@ -7,6 +7,7 @@ read files import this and little else: their start is part of every run.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from array import array
@@ -21,6 +22,22 @@ from manifests.paths import parse_entry_name
 
 OPEN_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+# ioctl number of Linux's FICLONE (linux/fs.h): share the extents of another file.
+_FICLONE = 0x40049409
+_COPY_BYTES = 8 * 2**20
+# Errors that mean "this file system cannot do it", not "the disk is broken".
+_UNSUPPORTED = {
+    errno.EOPNOTSUPP,
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOTTY,
+    errno.ENOSYS,
+    errno.EPERM,
+    errno.EMLINK,
+    errno.ETXTBSY,
+}
 
 
 class FileStat(NamedTuple):
@@ -260,3 +277,34 @@ def look_below(root: str, parts: tuple[str, ...], expected: bytes = b"") -> Fold
         return look_at_folder(fd, expected)
     finally:
         os.close(fd)
+
+
+# --------------------------------------------------------------------------- making files
+
+
+def reflink(source_fd: int, target_fd: int) -> bool:
+    """Share the extents of one open file with another; False where the file system cannot."""
+    try:
+        fcntl.ioctl(target_fd, _FICLONE, source_fd)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def copy_bytes(source_fd: int, target_fd: int, size_bytes: int) -> None:
+    """Copy ``size_bytes`` from the start of one file to the start of another, in the kernel."""
+    position = 0
+    while position < size_bytes:
+        count = min(_COPY_BYTES, size_bytes - position)
+        try:
+            done = os.copy_file_range(source_fd, target_fd, count, position, position)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            done = os.pwrite(target_fd, os.pread(source_fd, count, position), position)
+        if done == 0:
+            message = f"the source ended at byte {position} of {size_bytes}"
+            raise StoreError(message, hint="It changed while it was copied; run again.")
+        position += done

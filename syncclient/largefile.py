@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from manifests.digest import CHUNK_BYTES, digest_bytes
 from manifests.errors import StoreError
 from syncclient.batch import Batch, Outcome, Problem
+from syncclient.files import hash_open
 from syncclient.sources.bulk import Piece
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
 from syncclient.store import Store
-from syncclient.tree import hash_open
 
 if TYPE_CHECKING:
     from syncclient.fetch import Runner

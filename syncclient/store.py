@@ -33,7 +33,7 @@ from typing import Self
 
 from manifests.errors import ExitCode, StoreError
 from manifests.paths import PRIVATE_FOLDER
-from syncclient.tree import (
+from syncclient.files import (
     OPEN_FOLDER,
     FileStat,
     copy_bytes,

@@ -7,16 +7,12 @@ run in a worker process: arguments and results are plain values.
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from manifests.columns import I64, U32, U64, Bools
-from manifests.errors import StoreError
 from syncclient.files import (
     OPEN_FOLDER,
     OPEN_READ,
@@ -24,12 +20,14 @@ from syncclient.files import (
     FileStat,
     FolderColumns,
     FolderLook,
+    copy_bytes,
     hash_open,
     look_at_folder,
     look_below,
     open_below,
     open_regular,
     printable,
+    reflink,
     stat_of,
 )
 
@@ -49,21 +47,6 @@ __all__ = [
     "reflink",
     "stat_of",
 ]
-
-# ioctl number of Linux's FICLONE (linux/fs.h): share the extents of another file.
-_FICLONE = 0x40049409
-_COPY_BYTES = 8 * 2**20
-# Errors that mean "this file system cannot do it", not "the disk is broken".
-_UNSUPPORTED = {
-    errno.EOPNOTSUPP,
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOTTY,
-    errno.ENOSYS,
-    errno.EPERM,
-    errno.EMLINK,
-    errno.ETXTBSY,
-}
 
 # --------------------------------------------------------------------------- scanning
 
@@ -145,34 +128,3 @@ def list_folder(fd: int) -> Listing:
 def list_bucket(root: str, parts: tuple[str, ...]) -> Listing:
     """The listing of one bucket folder below ``root``; an empty one if it does not exist."""
     return Listing.of(look_below(root, parts))
-
-
-# --------------------------------------------------------------------------- making files
-
-
-def reflink(source_fd: int, target_fd: int) -> bool:
-    """Share the extents of one open file with another; False where the file system cannot."""
-    try:
-        fcntl.ioctl(target_fd, _FICLONE, source_fd)
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return False
-        raise
-    return True
-
-
-def copy_bytes(source_fd: int, target_fd: int, size_bytes: int) -> None:
-    """Copy ``size_bytes`` from the start of one file to the start of another, in the kernel."""
-    position = 0
-    while position < size_bytes:
-        count = min(_COPY_BYTES, size_bytes - position)
-        try:
-            done = os.copy_file_range(source_fd, target_fd, count, position, position)
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            done = os.pwrite(target_fd, os.pread(source_fd, count, position), position)
-        if done == 0:
-            message = f"the source ended at byte {position} of {size_bytes}"
-            raise StoreError(message, hint="It changed while it was copied; run again.")
-        position += done

@@ -32,7 +32,6 @@ _MAX_PART_HEAD_BYTES: Final = 4 * 2**10
 _MAX_REFUSAL_BYTES: Final = 64 * 2**10
 # What may wait for the caller before its connection is left to fill up.
 _HELD_BYTES: Final = 8 * 2**20
-_MUCH_BYTES: Final = 64 * 2**10
 _OK: Final = 200
 _PARTIAL: Final = 206
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ?(.*)")
@@ -273,7 +272,7 @@ class Pipeline(asyncio.BufferedProtocol):
 
     def _piece(self, request: Request) -> Generator[None, None, None]:
         start, stop = request.spans[0]
-        piece, train = _room(stop - start), request.train
+        piece, train = memoryview(bytearray(stop - start)), request.train
         yield from self._into(train, piece)
         self.has_answered = True
         request.deliver(piece)
@@ -330,15 +329,6 @@ def read_answers(data: bytes, spans: Sequence[Span], *, whole_bytes: int) -> lis
     if train.error is not None:
         raise train.error
     return train.take()
-
-
-def _room(size_bytes: int) -> memoryview:
-    """Memory to receive into; where there is much of it, it is not filled with zeros first."""
-    if size_bytes < _MUCH_BYTES:
-        return memoryview(bytearray(size_bytes))
-    import numpy as np  # noqa: PLC0415 (0.1 s, and who asks for little needs none)
-
-    return np.empty(size_bytes, np.uint8).data
 
 
 def _parse_head(text: bytes) -> tuple[int, str, dict[str, str]]:

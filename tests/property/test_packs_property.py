@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import accumulate, pairwise
 
-import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,16 +34,16 @@ def test_runs_bring_every_wanted_byte_once(
     files = make_files(sizes)
     pack, starts = b"".join(files), starts_of(files)
     wanted = sorted(data.draw(st.sets(st.sampled_from(range(len(files)))))) if files else []
-    offsets = np.array([starts[row] for row in wanted], np.uint64)
-    lengths = np.array([len(files[row]) for row in wanted], np.uint64)
+    offsets = [starts[row] for row in wanted]
+    lengths = [len(files[row]) for row in wanted]
     found = runs(offsets, lengths, gap_bytes=gap_bytes, max_bytes=max_bytes)
     got = []
     for run in found:
         body = pack[run.start : run.stop]
         assert len(body) == run.stop - run.start
         for row in range(run.first, run.last):
-            begin = int(offsets[row]) - run.start
-            got.append(body[begin : begin + int(lengths[row])])
+            begin = offsets[row] - run.start
+            got.append(body[begin : begin + lengths[row]])
         assert run.stop - run.start <= max_bytes or run.last == run.first + 1
     assert got == [files[row] for row in wanted]
     assert [run.first for run in found[1:]] == [run.last for run in found[:-1]]
@@ -56,8 +55,8 @@ def test_runs_are_joined_exactly_where_gaps_are_small(
 ) -> None:
     starts = starts_of(make_files(sizes))
     wanted = sorted(data.draw(st.sets(st.sampled_from(range(len(sizes)))))) if sizes else []
-    offsets = np.array([starts[row] for row in wanted], np.uint64)
-    lengths = np.array([sizes[row] for row in wanted], np.uint64)
+    offsets = [starts[row] for row in wanted]
+    lengths = [sizes[row] for row in wanted]
     found = runs(offsets, lengths, gap_bytes=gap_bytes, max_bytes=10**6)
     for one, two in pairwise(found):
         assert two.start - one.stop > gap_bytes

@@ -187,6 +187,12 @@ def test_a_process_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_worker_starts_without_numpy() -> None:
+    """A tenth of a second, which every run would pay that has work for workers."""
+    code = "import sys, syncclient.worker; raise SystemExit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
+
+
 @pytest.mark.parametrize(
     "error",
     [
