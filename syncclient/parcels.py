@@ -57,7 +57,8 @@ class Parcels:
     """Parcels that nobody works on yet, and how many files peers hold; for one event loop.
 
     ``idle`` is set while hosts have nothing to do because peers hold the rest; ``opened`` once
-    peers have had the chance of a first claim.
+    peers have had the chance of a first claim, or there are none; ``ended`` once nothing is left
+    for either.
     """
 
     def __init__(self, parcels: Iterable[Parcel], *, shared: bool = False) -> None:
@@ -67,6 +68,7 @@ class Parcels:
         self._change = asyncio.Event()
         self.idle = asyncio.Event()
         self.opened = asyncio.Event()
+        self.ended = asyncio.Event()
         if not shared:
             self.opened.set()
 
@@ -81,6 +83,7 @@ class Parcels:
                 await self.opened.wait()
         while not self._free:
             if not self._held_files:
+                self.ended.set()
                 return None
             self._change.clear()
             self.idle.set()
@@ -98,8 +101,9 @@ class Parcels:
                 continue
             claimed.append(parcel.only(rows))
             self._held_files += len(rows)
-            rest = np.setdiff1d(parcel.rows, rows, assume_unique=True)
-            if len(rest):
+            # A torrent has most buckets whole, and finding out what is left takes a while.
+            if len(rows) < len(parcel):
+                rest = np.setdiff1d(parcel.rows, rows, assume_unique=True)
                 left.append(parcel.only(rest))
         self._free = left
         return claimed

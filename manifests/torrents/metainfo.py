@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 from manifests.columns import Entries
 from manifests.errors import ManifestError
 from manifests.paths import Layout, check_variant
-from manifests.torrents.bencode import Encoded, Value, encode
+from manifests.torrents.bencode import Encoded, Value, encode, head
 from manifests.torrents.grouping import Group
 from manifests.torrents.pieces import PieceColumns, layer_counts
 from manifests.torrents.terms import V2_BYTES, InfoHashes
@@ -32,6 +33,9 @@ from manifests.torrents.terms import V2_BYTES, InfoHashes
 META_VERSION = 2
 # The header of a multihash: SHA-256, 32 bytes.
 _MULTIHASH = "1220"
+_MAX_TRACKERS: Final = 1000
+# Tiers of announce URLs (BEP 12).
+Trackers: TypeAlias = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -51,11 +55,11 @@ class Contents:
 class Outer:
     """What stands around the info dictionary, and may differ from one mirror to the next.
 
-    ``trackers`` are tiers of announce URLs (BEP 12).  ``web_seeds`` are URLs below which
+    ``web_seeds`` are URLs below which
     ``VARIANT/BUCKET/ID.EXT`` is found (BEP 19); each ends in a slash and never changes its files.
     """
 
-    trackers: tuple[tuple[str, ...], ...] = ()
+    trackers: Trackers = ()
     web_seeds: tuple[str, ...] = ()
     comment: str = ""
     created_s: int | None = None
@@ -219,7 +223,18 @@ def _layers_value(hashes: PieceColumns) -> dict[bytes, Value]:
     }
 
 
-def magnet(hashes: InfoHashes, *, name: str, trackers: tuple[tuple[str, ...], ...] = ()) -> str:
+def trackers_of(data: bytes) -> Trackers:
+    """The tiers of trackers that a .torrent of ours names (BEP 12)."""
+    found = head(data, "torrent", b"b", max_values=_MAX_TRACKERS)
+    tiers = found.get(b"announce-list", [[found[b"announce"]]] if b"announce" in found else [])
+    return tuple(
+        tuple(url.decode() for url in tier if isinstance(url, bytes))
+        for tier in (tiers if isinstance(tiers, list) else [])
+        if isinstance(tier, list)
+    )
+
+
+def magnet(hashes: InfoHashes, *, name: str, trackers: Trackers = ()) -> str:
     """A link that finds the torrent through trackers or the DHT (BEP 9); every tracker once."""
     topics = [f"urn:btmh:{_MULTIHASH}{hashes.v2.hex()}"]
     if hashes.v1 is not None:

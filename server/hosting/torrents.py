@@ -15,7 +15,7 @@ from html import escape
 from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 from xml.sax.saxutils import escape as escape_xml
 from xml.sax.saxutils import quoteattr
 
@@ -23,8 +23,7 @@ from aiohttp import web
 
 from manifests.digest import Digest
 from manifests.model import Descriptor
-from manifests.torrents.bencode import head
-from manifests.torrents.metainfo import magnet
+from manifests.torrents.metainfo import Trackers, magnet, trackers_of
 from manifests.torrents.refs import TorrentRef
 from manifests.units import format_count, format_size
 from server.hosting.catalog import CatalogWatch
@@ -37,8 +36,6 @@ _HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::
 _REVALIDATE: Final = "no-cache"
 # The first key of a .torrent by byte order, if it names a tracker.
 _ANNOUNCE_KEY: Final = b"d8:announce"
-_MAX_TRACKERS: Final = 1000
-Trackers: TypeAlias = tuple[tuple[str, ...], ...]
 _INTRODUCTION: Final = """<p>Add a torrent with the folder that holds <code>{variant}/</code> as
 its place, and your client keeps the files of your tree. Clients need BitTorrent v2 or pad files
 (qBittorrent 4.4, Transmission 4, Deluge 2.1, libtorrent 2). <a href="feed.xml">A feed of all
@@ -223,17 +220,6 @@ def _inserted(own: Trackers) -> bytes:
         return b""
     url = own[0][0].encode()
     return _ANNOUNCE_KEY[1:] + b"%d:" % len(url) + url
-
-
-def trackers_of(data: bytes) -> Trackers:
-    """The tiers of trackers that a .torrent of ours names (BEP 12)."""
-    found = head(data, "torrent", b"b", max_values=_MAX_TRACKERS)
-    tiers = found.get(b"announce-list", [[found[b"announce"]]] if b"announce" in found else [])
-    return tuple(
-        tuple(url.decode() for url in tier if isinstance(url, bytes))
-        for tier in (tiers if isinstance(tiers, list) else [])
-        if isinstance(tier, list)
-    )
 
 
 def _scheme(request: web.Request) -> str:

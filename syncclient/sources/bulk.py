@@ -69,10 +69,12 @@ class Bulk:
             pipeline.close()
         self._pipelines.clear()
 
-    async def document(self, path: str, max_bytes: int, traffic: Traffic) -> bytes:
-        """A whole resource of at most ``max_bytes``."""
+    async def document(
+        self, path: str, max_bytes: int, traffic: Traffic, body: bytes = b""
+    ) -> bytes:
+        """A whole resource of at most ``max_bytes``, or what is answered to ``body``."""
         train = Train(1)
-        request = Request(train, path, Kind.DOCUMENT, 0, ((0, max_bytes),))
+        request = Request(train, path, Kind.DOCUMENT, 0, ((0, max_bytes),), body)
         data = b""
         async with aclosing(self._run(train, deque([request]), traffic)) as bunches:
             async for bunch in bunches:
@@ -149,7 +151,10 @@ class Bulk:
     def _text(self, request: Request) -> bytes:
         asked = request.asked
         wanted = f"Range: {range_header(asked)}\r\n" if asked else ""
-        return f"GET {self._base}/{quote(request.path)}{self._tail}{wanted}\r\n".encode()
+        method, body = ("POST", request.body) if request.body else ("GET", b"")
+        posted = f"Content-Length: {len(body)}\r\n" if body else ""
+        target = f"{self._base}/{quote(request.path)}"
+        return f"{method} {target}{self._tail}{wanted}{posted}\r\n".encode() + body
 
     async def _pipeline(self) -> Pipeline:
         """The open connection with the least to do, or a new one while there may be more."""

@@ -83,6 +83,9 @@ class HttpSource:
 
     async def post(self, path: str, body: bytes, max_bytes: int) -> bytes:
         """What a host answers to a document; TransferError unless it takes it."""
+        if self._bulk is not None:
+            async with self._plainly(path):
+                return await self._bulk.document(path, max_bytes, self.traffic, body)
         return await (await self.ordinary()).post(path, body, max_bytes)
 
     async def whole(self, path: str, size_bytes: int) -> bytes:

@@ -93,7 +93,7 @@ class Request:
     """One request and the pieces of its answer.
 
     ``spans`` are the pieces still to come, the first of them number ``first``.  They are asked for
-    as ``Kind`` says.
+    as ``Kind`` says; with a ``body`` that is posted.
     """
 
     train: Train
@@ -101,6 +101,7 @@ class Request:
     kind: Kind
     first: int
     spans: Sequence[Span]
+    body: bytes = b""
 
     def deliver(self, piece: memoryview) -> None:
         """Hand over the next piece."""

@@ -34,6 +34,8 @@ from syncclient.torrents.peers import Address
 _STDOUT: Final = 1
 # Trackers are told for two seconds at most.
 _END_S: Final = 10.0
+# What happens to a torrent within that time is told at once.
+_GATHER_S: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -181,7 +183,7 @@ class SwarmProcess:
         await self._call("connect", self._number(member), list(peers))
 
     async def want(self, member: Member, metainfo: Metainfo, wanted: Collection[int]) -> None:
-        """Fetch only these files (rows) from now on."""
+        """Fetch only these files (rows) from now on, in any order."""
         await self._call("want", self._number(member), metainfo.params, list(wanted))
 
     async def begun(self, member: Member, metainfo: Metainfo) -> Bools:
@@ -312,9 +314,10 @@ class _Far:
 
 
 async def _watch(number: int, member: Member) -> None:
-    """Tell the client what happens to a member."""
+    """Tell the client what happens to a member; files complete by the hundred."""
     while True:
         await member.changed.wait()
+        await asyncio.sleep(_GATHER_S)
         member.changed.clear()
         _send("happened", number, (member.take_completed(), member.failed_pieces, member.error))
 

@@ -9,15 +9,18 @@ from typing import Final
 
 import numpy as np
 
-from syncclient.parcels import Parcel
+from manifests.torrents.announce import State
+from syncclient.parcels import Parcel, Parcels
 from syncclient.torrents.members import Metainfo
 from syncclient.torrents.runs import Run
 
 # Over which the pace of a torrent is told.
 _PACE_S: Final = 5.0
 # How long files wait for the rest of their parcels, and for the rest of the torrent.
-_COMMIT_S: Final = 1.0
+_COMMIT_S: Final = 0.5
 _COMMIT_ALL_S: Final = 5.0
+# A .torrent that is more than this share of what is wanted of it is not worth its bytes.
+_WORTH: Final = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +63,18 @@ class Pace:
         """How long that many bytes take at the pace of the last seconds; 0 if it is not known."""
         (first_s, first), (last_s, last) = self._marks[0], self._marks[-1]
         return size_bytes * (last_s - first_s) / (last - first) if last > first else 0.0
+
+
+def wishes(
+    runs: Iterable[Run], parcels: Parcels, *, alone: bool
+) -> dict[bytes, tuple[Run, State]]:
+    """The torrents of which enough is wanted to be worth their metainfo, for an announce."""
+    wished = dict[bytes, tuple[Run, State]]()
+    for run in runs:
+        wanted = sum(parcel.size_bytes for parcel in parcels.free() if run.may_hold(parcel))
+        if wanted and (alone or wanted >= _WORTH * run.ref.size_bytes):
+            wished[run.key] = (run, State.LEECHING)
+    return wished
 
 
 def by_parcel(claim: Claim, rows: Iterable[int]) -> list[tuple[Parcel, list[int]]]:

@@ -40,7 +40,7 @@ from syncclient.places import Places
 from syncclient.plan import Rows
 from syncclient.store import STAGING
 from syncclient.torrents.apart import SwarmProcess
-from syncclient.torrents.claims import Claim, Pace, as_parcels, by_parcel, files_due
+from syncclient.torrents.claims import Claim, Pace, as_parcels, by_parcel, files_due, wishes
 from syncclient.torrents.finding import PeerFinder
 from syncclient.torrents.members import Member, Metainfo, SwarmEndedError
 from syncclient.torrents.memory import NO_MEMORY, MemoryStaging
@@ -60,12 +60,8 @@ _LEFT_S: Final = 1.0
 # Longer than that, and hosts that are idle take the rest.
 _SOON_S: Final = 10.0
 _LOOK_S: Final = 0.5
-_GATHER_S: Final = 0.05
 _BATCHES_A_WORKER: Final = 4
 _BATCH_FILES: Final = 1000
-# A .torrent that is more than this share of what is wanted of it is not worth its bytes.
-_WORTH: Final = 8
-
 
 MakeBatch = Callable[[Parcel, Rows], Batch]
 OnOutcome = Callable[[Batch, Outcome], None]
@@ -119,7 +115,7 @@ class PeerTransfer:
     async def run(self) -> None:
         """Work through the torrents, some at a time."""
         finder = self._finder
-        self._states = {run.key: (run, State.LEECHING) for run in self._runs if self._wants(run)}
+        self._states = wishes(self._runs, self._parcels, alone=self._ways.alone)
         await finder.announce(self._states)
         announcing = asyncio.create_task(finder.keep(lambda: self._states))
         try:
@@ -146,9 +142,6 @@ class PeerTransfer:
                 for _ in range(WINDOW):
                     group.create_task(work())
 
-    def _wanted_bytes(self, run: Run) -> int:
-        return sum(parcel.size_bytes for parcel in self._parcels.free() if run.may_hold(parcel))
-
     def _is_hopeful(self, run: Run) -> bool:
         """Whether a torrent may find peers: those that are known, or some that nobody told us of.
 
@@ -158,11 +151,6 @@ class PeerTransfer:
             return True
         may_be = self._ways.finds_more or not self._finder.has_tracker
         return may_be and self._barren < WINDOW
-
-    def _wants(self, run: Run) -> bool:
-        """Whether enough of a torrent is wanted to be worth its metainfo."""
-        wanted = self._wanted_bytes(run)
-        return wanted > 0 and (self._ways.alone or wanted >= _WORTH * run.ref.size_bytes)
 
     async def _one(self, run: Run) -> None:
         """Fetch what is wanted of one torrent; whatever goes wrong, its files are given back."""
@@ -187,7 +175,7 @@ class PeerTransfer:
 
     async def _open(self, run: Run) -> Claim | None:
         """Claim what is wanted of one torrent, if there is enough."""
-        if not self._wants(run) or not self._is_hopeful(run):
+        if not self._is_hopeful(run) or not wishes([run], self._parcels, alone=self._ways.alone):
             return None
         try:
             data = await metainfo_bytes(run.ref, self._ways.hosts, self._ways.cache)
@@ -280,11 +268,13 @@ class PeerTransfer:
 
     async def _watch(self, claim: Claim, member: Member, staging: Path) -> None:
         """Commit what completes, until all is there or it takes too long."""
-        rows_by_index = {int(claim.metainfo.index[row]): row for row in claim.places}
+        metainfo = claim.metainfo
+        rows_by_index = {int(metainfo.index[row]): row for row in claim.places}
         known = set(self._finder.peers_of(claim.run))
+        in_order = len(known) == 1
         committed_s = asked_s = time.monotonic()
         pace = Pace(moved_s=committed_s)
-        ready = {row for row in claim.left if not claim.metainfo.piece_counts[row]}
+        ready = {row for row in claim.left if not metainfo.piece_counts[row]}
         self._barren += 1
         while claim.left:
             member.changed.clear()
@@ -303,6 +293,10 @@ class PeerTransfer:
             pace.note(status.done_bytes, now_s)
             if status.peers:
                 self._barren = 0
+            if in_order and status.peers > 1:
+                # They have more to give each other if each begins somewhere else.
+                in_order = False
+                await self._swarm.want(member, metainfo, claim.left)
             if known and not status.peers and now_s - asked_s > _STALLED_S:
                 # One that was cut off for a misunderstanding may come again.
                 asked_s = now_s
@@ -315,8 +309,6 @@ class PeerTransfer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await member.changed.wait()
-            # Files complete by the hundred.
-            await asyncio.sleep(_GATHER_S)
 
     async def _bring(self, claim: Claim, member: Member, rows: set[int], staging: Path) -> None:
         """Let files that are complete enter the tree."""

@@ -30,7 +30,7 @@ from syncclient.torrents.runs import Run
 PATH = "announce/batch"
 # While something is missing, new peers are looked for more often than a tracker needs to hear.
 EAGER_S = 30.0
-_FIRST_WAIT_S = 1.0
+FIRST_WAIT_S = 1.0
 _NUMWANT = 50
 # From a host that has none; a proxy whose tracker is away for a moment says others.
 _NO_TRACKER = {
@@ -81,6 +81,17 @@ class PeerFinder:
         return self.caution.choose((*self._explicit, *self._peers.get(run.key, ())))
 
     @property
+    def knows_somebody(self) -> bool:
+        """Whether there is a peer to ask."""
+        return bool(self._explicit or any(self._peers.values()))
+
+    async def move(self, port: int) -> None:
+        """Be found at another port from now on."""
+        if port != self._port:
+            await self.leave()
+            self._port = port
+
+    @property
     def has_tracker(self) -> bool:
         """Whether some host is a tracker, as far as is known."""
         return bool(self._trackers)
@@ -106,7 +117,7 @@ class PeerFinder:
 
     async def keep(self, states: Callable[[], Mapping[bytes, tuple[Run, State]]]) -> None:
         """Announce again and again until cancelled, at first often: others begin too."""
-        wait_s = _FIRST_WAIT_S
+        wait_s = FIRST_WAIT_S
         while True:
             await asyncio.sleep(wait_s)
             await self.announce(states())

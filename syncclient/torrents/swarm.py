@@ -42,7 +42,9 @@ _LOAD_LIMITS: Final = {
     "max_pieces": 2**21,
 }
 _ALERTS: Final = 100_000
-_WANTED: Final = 4
+# Priorities of libtorrent go from 7, the first, to 1; 0 is not to fetch.
+_FIRST: Final = 7
+_WAVES: Final = 7
 # Without SHA-1 a hybrid's padding is not fetched (libtorrent 2.1; unnamed in its Python).
 _DISABLE_V1: Final = 1 << 25
 _HAS_DISABLE_V1: Final = tuple(int(part) for part in lt.__version__.split(".")[:2]) >= (2, 1)
@@ -97,6 +99,7 @@ def _pack(settings: SwarmSettings) -> dict[str, Any]:
         "max_failcount": 20,
         "file_pool_size": 100,
         "request_queue_time": 1,
+        "send_redundant_have": False,
         "user_agent": "bucketsync",
         "peer_fingerprint": "-BY1000-",
         # Our own HTTP client fetches from hosts.
@@ -246,9 +249,11 @@ class Swarm:
     ) -> Member:
         """Begin to fetch some files (rows of the metainfo) into ``staging``.
 
-        Unless it is ``fresh``, what lies there is read and checked first.
+        Unless it is ``fresh``, what lies there is read and checked first.  From a single peer,
+        where there is nothing to choose, the first buckets are complete long before the last ones,
+        and can be placed meanwhile; that ends with :meth:`want`.
         """
-        priorities = _priorities(metainfo, wanted)
+        priorities = _priorities(metainfo, wanted, _WAVES if len(peers) == 1 else 1)
         flags = lt.torrent_flags.no_verify_files if fresh else 0
         if _HAS_DISABLE_V1:
             flags |= _DISABLE_V1
@@ -310,7 +315,7 @@ class Swarm:
         await self.call(connect)
 
     async def want(self, member: Member, metainfo: Metainfo, wanted: Collection[int]) -> None:
-        """Fetch only these files (rows) from now on."""
+        """Fetch only these files (rows) from now on, in any order."""
         priorities = _priorities(metainfo, wanted)
         await self.call(lambda: member.handle.prioritize_files(priorities))
 
@@ -360,11 +365,11 @@ class Swarm:
         return down, up
 
 
-def _priorities(metainfo: Metainfo, wanted: Collection[int]) -> list[int]:
+def _priorities(metainfo: Metainfo, wanted: Collection[int], waves: int = 1) -> list[int]:
     """One number for each file that libtorrent counts; pads are never wanted by themselves."""
-    priorities = [0] * metainfo.total_files
+    files, priorities = len(metainfo.paths), [0] * metainfo.total_files
     for row in wanted:
-        priorities[int(metainfo.index[row])] = _WANTED
+        priorities[int(metainfo.index[row])] = _FIRST - waves * row // files
     return priorities
 
 

@@ -8,10 +8,12 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from manifests.paths import PRIVATE_FOLDER
+from syncclient.torrents.apart import SwarmProcess
 from tests.support.client import Run, bucketsync, contents, started, trashed
 from tests.support.host import Host, running_host
 from tests.support.peers import LOOPBACK, SeedProcess, seeding
@@ -58,6 +60,21 @@ def full(plain: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("full") / "tree"
     bucketsync("clone", plain.url, tree, "--source", "http", "--release", "y2")
     return tree
+
+
+@pytest.fixture
+def swarms(monkeypatch: pytest.MonkeyPatch) -> list[SwarmProcess]:
+    """The processes of libtorrent that runs start; they ask peers for however little."""
+    begun: list[SwarmProcess] = []
+
+    class Counted(SwarmProcess):
+        async def __aenter__(self) -> Self:
+            begun.append(self)
+            return await super().__aenter__()
+
+    monkeypatch.setattr("syncclient.torrents.peers.WORTH_BYTES", 0)
+    monkeypatch.setattr("syncclient.torrents.joining.SwarmProcess", Counted)
+    return begun
 
 
 def staged(tree: Path) -> list[Path]:
@@ -120,6 +137,36 @@ def test_hosts_and_peers_share_the_work(plain: Host, full: Path, tmp_path: Path)
     most = sum(map(len, held.values())) + padding(held)
     assert run["sources"]["torrent"] > 0
     assert run["sources"]["http"] + run["sources"]["torrent"] < 1.1 * most + 200_000
+
+
+def test_libtorrent_starts_when_a_tracker_names_a_peer(
+    publisher: Publisher, full: Path, tmp_path: Path, swarms: list[SwarmProcess]
+) -> None:
+    with running_host(publisher.repo, "--announce-interval", "2") as host:
+        run = bucketsync("clone", host.url, tmp_path / "first", *BOTH)
+        assert (run.code, run["sources"]["torrent"], swarms) == (0, 0, [])
+        with seeding(tmp_path / "first"):
+            run = bucketsync("clone", host.url, tmp_path / "alone", *ALONE)
+            assert (run.code, len(swarms)) == (0, 1)
+            # By now the tracker knows the seeder for sure.
+            run = bucketsync("clone", host.url, tmp_path / "second", *BOTH)
+    assert (run.code, len(swarms)) == (0, 2)
+    assert run["sources"]["torrent"] > 0
+    assert contents(tmp_path / "first") == contents(tmp_path / "second") == contents(full)
+
+
+def test_without_a_tracker_libtorrent_starts_if_torrents_name_one(
+    plain: Host, tmp_path: Path, swarms: list[SwarmProcess]
+) -> None:
+    run = bucketsync("clone", plain.url, tmp_path / "none", *BOTH)
+    assert (run.code, swarms) == (0, [])
+    other = Publisher(tmp_path / "other")
+    other.fill(range(1, 100), size_bytes=6000)
+    other.publish("y1", "--tracker", "http://127.0.0.1:9/announce")
+    with running_host(other.repo, "--no-tracker") as host:
+        run = bucketsync("clone", host.url, tmp_path / "tree", *BOTH)
+    assert (run.code, len(swarms)) == (0, 1)
+    assert contents(tmp_path / "tree") == other.tree_files()
 
 
 def test_a_dead_swarm_stalls_nothing(plain: Host, full: Path, tmp_path: Path) -> None:

@@ -21,8 +21,17 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
 
-from manifests.torrents.announce import MAX_ANNOUNCEMENT_BYTES, Announcement, Neighbours, State
+from manifests.errors import TransferError
+from manifests.torrents.announce import (
+    MAX_ANNOUNCEMENT_BYTES,
+    MAX_NEIGHBOURS_BYTES,
+    Announcement,
+    Neighbours,
+    State,
+)
 from manifests.torrents.refs import TorrentRef
+from syncclient.sources.host import HttpOptions
+from syncclient.sources.http import HttpSource
 from tests.support.client import contents
 from tests.support.host import TIMEOUT_S, Answer, Host, running_host, send_raw
 from tests.support.needs import library
@@ -395,6 +404,19 @@ def test_a_batch_that_is_none_is_refused(host: Host, body: bytes, status: int) -
     assert b"Traceback" not in answer.body
 
 
+async def test_our_client_posts_batches_between_documents_on_one_connection(host: Host) -> None:
+    hashes = [UNKNOWN, bytes(20)]
+    asked = Announcement(port=1, numwant=5, hashes=hashes, states=[State.LEECHING] * 2).encode()
+    async with HttpSource(host.url, HttpOptions(connections=1)) as source:
+        for _ in range(2):
+            answer = await source.post("announce/batch", asked, MAX_NEIGHBOURS_BYTES)
+            assert Neighbours.decode(answer, len(hashes)).interval_s == 1200
+            await source.document("torrents/info-hashes.txt", 100_000)
+        with pytest.raises(TransferError) as caught:
+            await source.post("tuf/metadata/timestamp.json", asked, MAX_NEIGHBOURS_BYTES)
+    assert caught.value.status == 405
+
+
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_a_batch_is_posted(host: Host, method: str) -> None:
     assert request(host, "/announce/batch", method=method).status == 405
@@ -643,7 +665,7 @@ def test_two_peers_find_each_other_through_nothing_but_the_tracker(
     with bare_peer() as seed, bare_peer() as other:
         seed.seed(served, publisher.tree)
         # Nobody is named to it but itself, whom it does not talk to.
-        other.download(served, tmp_path, other.address)
+        other.download([served], tmp_path, other.address)
         counts = scrape(host, *hashes)
     wanted = {
         name: data

@@ -99,8 +99,8 @@ def download(torrents: Sequence[Path], port: int, folder: Path) -> None:
     """libtorrent alone, in this process."""
     folder.mkdir(exist_ok=True)
     with bare_peer() as peer:
-        for path in torrents:
-            peer.download(path.read_bytes(), folder, ("127.0.0.1", port), _TIMEOUT_S)
+        found = [path.read_bytes() for path in torrents]
+        peer.download(found, folder, ("127.0.0.1", port), _TIMEOUT_S)
 
 
 if __name__ == "__main__":

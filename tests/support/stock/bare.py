@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,35 @@ class BarePeer:
         self._session.add_torrent(params)
 
     def download(
-        self, torrent: bytes, save_path: Path, peer: Address, timeout_s: float = TIMEOUT_S
+        self,
+        torrents: Sequence[bytes],
+        save_path: Path,
+        peer: Address,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Return when all that the torrent lists has come from the peer and lies on the disk."""
-        params = self._params(torrent, save_path)
-        params.flags |= self._lt.torrent_flags.no_verify_files
-        handle = self._session.add_torrent(params)
-        handle.connect_peer(peer)
-        _until(lambda: handle.status().is_seeding, lambda: str(handle.status()), timeout_s)
+        """Return when all that the torrents list has come from the peer and lies on the disk."""
+        handles = []
+        for torrent in torrents:
+            params = self._params(torrent, save_path)
+            params.flags |= self._lt.torrent_flags.no_verify_files
+            params.peers = [peer]
+            handles.append(self._session.add_torrent(params))
+
+        def complete() -> bool:
+            return all(handle.status().is_seeding for handle in handles)
+
+        _until(complete, lambda: str([handle.status() for handle in handles]), timeout_s)
         self._session.pop_alerts()
-        handle.flush_cache()
-        _until(self._has_flushed, "not flushed", timeout_s)
+        for handle in handles:
+            handle.flush_cache()
+        left = len(handles)
+
+        def flushed() -> bool:
+            nonlocal left
+            left -= self._count_flushed()
+            return left <= 0
+
+        _until(flushed, "not flushed", timeout_s)
 
     def _params(self, torrent: bytes, save_path: Path) -> Any:  # noqa: ANN401 (an object of lt)
         params = self._lt.load_torrent_buffer(torrent)
@@ -64,10 +82,9 @@ class BarePeer:
         params.flags = self._lt.torrent_flags.update_subscribe
         return params
 
-    def _has_flushed(self) -> bool:
-        return any(
-            isinstance(alert, self._lt.cache_flushed_alert) for alert in self._session.pop_alerts()
-        )
+    def _count_flushed(self) -> int:
+        flushed = self._lt.cache_flushed_alert
+        return sum(isinstance(alert, flushed) for alert in self._session.pop_alerts())
 
 
 def _until(
