@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.columns import I64, U32, U64
 from manifests.metadata.columns import RATINGS
 from syncclient.settling import Work
+
+Codes: TypeAlias = npt.NDArray[np.integer[Any]]
+_NOTHING: Final[I64] = np.zeros(2, np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,20 +34,21 @@ def breakdown(works: Iterable[Work], ratings: tuple[U32, U64] | None) -> list[Sh
     """
     sums: dict[tuple[str, str], I64] = {}
 
-    def add(by: str, name: str, sizes: U64) -> None:
-        if len(sizes):
-            more = np.array([len(sizes), int(sizes.sum())], np.int64)
-            sums[by, name] = sums.get((by, name), np.zeros(2, np.int64)) + more
+    def add(by: str, names: Sequence[str], codes: Codes, sizes: U64) -> None:
+        files = np.bincount(codes, minlength=len(names))
+        # Doubles count exactly up to 2**53 bytes, more than a bucket holds.
+        size_bytes = np.bincount(codes, sizes, minlength=len(names))
+        for code in np.flatnonzero(files).tolist():
+            more = np.array([files[code], size_bytes[code]], np.int64)
+            sums[by, names[code]] = sums.get((by, names[code]), _NOTHING) + more
 
     for work in works:
         fetch = work.fetch
-        add("variant", work.variant, fetch.sizes)
-        for code in np.unique(fetch.exts).tolist():
-            add("extension", fetch.extensions[code], fetch.sizes[fetch.exts == code])
+        add("variant", [work.variant], np.zeros(len(fetch), np.uint8), fetch.sizes)
+        add("extension", fetch.extensions, fetch.exts, fetch.sizes)
         if ratings is not None:
-            codes = _codes(fetch.ids, *ratings)
-            for code in np.unique(codes).tolist():
-                add("rating", RATINGS[code] or "none", fetch.sizes[codes == code])
+            codes = _codes(fetch.ids, *ratings).astype(np.intp)
+            add("rating", [rating or "none" for rating in RATINGS], codes, fetch.sizes)
     shares = [
         Share(by=by, name=name, files=int(total[0]), bytes=int(total[1]))
         for (by, name), total in sums.items()

@@ -87,13 +87,18 @@ class Settler:
     pool: Pool
     survey: Survey
     recorded: int = 0
+    _at_once: int = field(init=False)
     _seen: list[_Seen] = field(default_factory=list)
     _waiting: deque[_Pending] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        """Settle how many buckets are compared together."""
+        self._at_once = self.view.buckets_at_once(self.variant)
 
     def take(self, bucket: int, looked_ns: int, glance: Glance, look: FolderLook) -> None:
         """Take one bucket in."""
         self._seen.append(_Seen(bucket, looked_ns, glance, look))
-        if len(self._seen) >= self.view.buckets_at_once(self.variant):
+        if len(self._seen) >= self._at_once:
             self._compare()
 
     def finish(self) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 from manifests.units import counted, format_count, format_duration, format_size
 from syncclient.look import Look, Report
 from syncclient.output import Output
+from syncclient.pool import in_thread
 from syncclient.session import Session
 
 _SHOWN_NAMES: Final = 20
@@ -64,7 +65,7 @@ async def _tell_breakdown(session: Session, look: Look, out: Output) -> None:
         from syncclient.searching import ratings_of  # noqa: PLC0415
 
         ratings = await ratings_of(session, look.view.descriptor)
-    shares = breakdown(look.survey.works, ratings)
+    shares = await in_thread(lambda: breakdown(look.survey.works, ratings))
     for share in shares:
         out.event("share", by=share.by, value=share.name, files=share.files, bytes=share.bytes)
     rows = [
