@@ -93,7 +93,10 @@ class Readers:
         try:
             answer = await asyncio.shield(reading)
         except asyncio.CancelledError:
-            await asyncio.wait([reading])
+            # However often it is cancelled: the next one to have the batch would get these bytes.
+            while not reading.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([reading])
             raise
         if isinstance(answer, OSError):
             raise answer
