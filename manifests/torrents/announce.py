@@ -20,6 +20,7 @@ MAX_NEIGHBOURS_BYTES = 32 * 2**20
 HASH_BYTES = 20
 ENDPOINT_BYTES = 6
 ENDPOINT6_BYTES = 18
+_COUNT_BYTES = 4
 
 
 class State(IntEnum):
@@ -81,13 +82,14 @@ class Neighbours:
     """The answer: for each hash, in the order of the request, endpoints as BEP 23 and BEP 7 do.
 
     ``interval_s`` is when to ask again; ``waiting`` has for each hash whether somebody lacks
-    something of it.
+    something of it, ``seeds`` how many lack nothing that they want.
     """
 
     interval_s: int
     peers: Sequence[bytes]
     peers6: Sequence[bytes]
     waiting: Sequence[bool]
+    seeds: Sequence[int]
 
     def encode(self) -> bytes:
         """The body of the answer."""
@@ -98,6 +100,7 @@ class Neighbours:
                 "peers": list(self.peers),
                 "peers6": list(self.peers6),
                 "waiting": bytes(self.waiting),
+                "seeds": b"".join(count.to_bytes(_COUNT_BYTES, "little") for count in self.seeds),
             }
         )
 
@@ -105,11 +108,16 @@ class Neighbours:
     def decode(cls, data: bytes, count: int) -> Neighbours:
         """Read the answer to ``count`` hashes; ManifestError for anything else."""
         fields = codec.decode(data, "neighbours", max_bytes=MAX_NEIGHBOURS_BYTES)
+        seeds = fields.blob("seeds", _COUNT_BYTES * count)
         return cls(
             interval_s=fields.uint("interval", 2**20),
             peers=_endpoints(fields, "peers", count, ENDPOINT_BYTES),
             peers6=_endpoints(fields, "peers6", count, ENDPOINT6_BYTES),
             waiting=[bool(item) for item in fields.blob("waiting", count)],
+            seeds=[
+                int.from_bytes(seeds[at : at + _COUNT_BYTES], "little")
+                for at in range(0, len(seeds), _COUNT_BYTES)
+            ],
         )
 
 

@@ -172,6 +172,7 @@ class Tracker:
             peers=[item.peers for item in found],
             peers6=[item.peers6 for item in found],
             waiting=[item.downloaders > 0 for item in found],
+            seeds=[item.complete for item in found],
         )
         response = web.Response(body=answer.encode(), content_type="application/msgpack")
         # Who does not take his answer has no other one made.

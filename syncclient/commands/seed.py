@@ -227,7 +227,7 @@ def _tell(now: Seeding, out: Output) -> None:
         copies=now.copies,
     )
     if now.peers:
-        rarest = f"; rarest: {now.rarest} ({now.copies:.2f} copies)" if now.rarest else ""
+        rarest = f"; rarest: {now.rarest}, offered by {now.copies}" if now.rarest else ""
         out.detail(
             f"{format_count(now.peers)} peers, {format_size(now.upload_rate)}/s, "
             f"{format_size(now.sent_bytes)} sent{rarest}"

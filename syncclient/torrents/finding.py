@@ -74,6 +74,8 @@ class PeerFinder:
         self._peers: dict[bytes, tuple[Address, ...]] = {}
         self._announced: dict[bytes, tuple[Run, State]] = {}
         self.waiting: set[bytes] = set()
+        # By torrent, how many offer it, as the tracker that knows the most of them counts.
+        self.seeds: dict[bytes, int] = {}
         self.interval_s = EAGER_S
 
     def peers_of(self, run: Run) -> tuple[Address, ...]:
@@ -109,6 +111,7 @@ class PeerFinder:
             return
         found: dict[bytes, dict[Address, None]] = {}
         self.waiting.clear()
+        self.seeds.clear()
         for host in list(self._trackers):
             for start in range(0, len(told), MAX_HASHES // 2):
                 if not await self._tell(host, told[start : start + MAX_HASHES // 2], found):
@@ -161,6 +164,7 @@ class PeerFinder:
             addresses.update(dict.fromkeys(_addresses(answer.peers6[number], ENDPOINT6_BYTES)))
             if answer.waiting[number]:
                 self.waiting.add(key)
+            self.seeds[key] = max(self.seeds.get(key, 0), answer.seeds[number])
         return True
 
 

@@ -59,11 +59,7 @@ class Metainfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """One torrent now; rates in bytes a second.
-
-    ``copies`` says how often the rarest piece is there among the peers that are connected, us not
-    counted; -1 if it is not known.
-    """
+    """One torrent now; rates in bytes a second."""
 
     peers: int
     seeds: int
@@ -73,7 +69,6 @@ class Status:
     uploaded_bytes: int
     download_rate: int
     upload_rate: int
-    copies: float
 
 
 class Member:

@@ -81,7 +81,11 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seeding:
-    """What is offered now; ``rarest`` names the torrent that the fewest others have."""
+    """What is offered now.
+
+    ``rarest`` names the torrent that the fewest peers offer, ``copies`` says how many do, as a
+    tracker counts them: us too; -1 if no tracker told.
+    """
 
     torrents: int
     active: int
@@ -90,7 +94,7 @@ class Seeding:
     upload_rate: int
     sent_bytes: int
     rarest: str
-    copies: float
+    copies: int
 
 
 class Seeder:
@@ -175,22 +179,20 @@ class Seeder:
 
     def now(self) -> Seeding:
         """What is offered now."""
-        active = [offer for offer in self._offers.values() if offer.status is not None]
-        statuses = [(offer, offer.status) for offer in active if offer.status is not None]
-        rare = min(
-            ((status.copies, offer) for offer, status in statuses if status.peers),
-            key=lambda pair: pair[0],
-            default=None,
-        )
+        offers = self._offers.values()
+        statuses = [offer.status for offer in offers if offer.status is not None]
+        counts = self._finder.seeds
+        known = [offer for key, offer in self._offers.items() if key in counts]
+        rare = min(known, key=lambda offer: counts[offer.run.key], default=None)
         return Seeding(
             torrents=len(self._offers),
-            active=sum(offer.member is not None for offer in self._offers.values()),
+            active=sum(offer.member is not None for offer in offers),
             files=self.files,
-            peers=sum(status.peers for _, status in statuses),
-            upload_rate=sum(status.upload_rate for _, status in statuses),
+            peers=sum(status.peers for status in statuses),
+            upload_rate=sum(status.upload_rate for status in statuses),
             sent_bytes=self.sent_bytes,
-            rarest=_label(rare[1].run) if rare is not None else "",
-            copies=rare[0] if rare is not None else -1.0,
+            rarest=_label(rare.run) if rare is not None else "",
+            copies=counts[rare.run.key] if rare is not None else -1,
         )
 
     @property

@@ -352,8 +352,7 @@ class Swarm:
         """How some torrents are doing; 20 us each."""
 
         def ask() -> list[Status]:
-            query = lt.torrent_handle.query_distributed_copies
-            return [_status(member.handle.status(query)) for member in members]
+            return [_status(member.handle.status(0)) for member in members]
 
         return await self.call(ask)
 
@@ -382,7 +381,6 @@ def _status(found: Any) -> Status:  # noqa: ANN401
         uploaded_bytes=found.total_payload_upload,
         download_rate=found.download_payload_rate,
         upload_rate=found.upload_payload_rate,
-        copies=found.distributed_copies,
     )
 
 

@@ -98,6 +98,7 @@ def test_a_release_comes_from_a_peer_that_the_tracker_names(
     with seeding(seeder) as peer:
         assert peer.files == FILES + 2 + 99 + 50
         run = bucketsync("clone", host.url, tmp_path / "tree", *ALONE)
+        peer.wait_until(lambda: any(event["copies"] > 0 for event in peer.named("status")))
         summary = peer.stop()
     assert run.code == 0
     assert contents(tmp_path / "tree") == publisher.tree_files()

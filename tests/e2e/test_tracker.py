@@ -472,6 +472,7 @@ def test_a_batch_is_told_the_peers_that_announces_are(host: Host, torrent: Torre
     assert endpoints(found) == {endpoint(ONE, 1001), endpoint(TWO, 1002), endpoint(THREE, 1003)}
     assert near.peers6 == [b"", b"", b""]
     assert near.waiting == [True, False, True]
+    assert near.seeds == [1, 0, 1]
 
 
 def test_states_of_a_batch_are_those_of_announces(host: Host, torrent: TorrentRef) -> None:

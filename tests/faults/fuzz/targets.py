@@ -520,7 +520,11 @@ def _announcements() -> list[bytes]:
 
 def _neighbours() -> list[bytes]:
     made = Neighbours(
-        interval_s=9, peers=[b"123456", b""], peers6=[b"", b""], waiting=[True, False]
+        interval_s=9,
+        peers=[b"123456", b""],
+        peers6=[b"", b""],
+        waiting=[True, False],
+        seeds=[1, 0],
     )
     return [made.encode()]
 

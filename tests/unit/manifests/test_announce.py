@@ -17,7 +17,11 @@ ASKED = Announcement(
     port=6881, numwant=50, hashes=[b"a" * 20, b"b" * 20], states=[State.LEECHING, State.RESTING]
 )
 ANSWER = Neighbours(
-    interval_s=1800, peers=[b"", bytes(12)], peers6=[bytes(18), b""], waiting=[True, False]
+    interval_s=1800,
+    peers=[b"", bytes(12)],
+    peers6=[bytes(18), b""],
+    waiting=[True, False],
+    seeds=[0, 2**32 - 1],
 )
 
 
@@ -59,6 +63,7 @@ def test_an_announcement_that_cannot_be_is_refused(change: dict[str, Any], place
         ({"peers6": [b""]}, "peers6"),
         ({"peers": [1, 2]}, "peers"),
         ({"waiting": b"\0"}, "waiting"),
+        ({"seeds": bytes(7)}, "seeds"),
         ({"interval": 2**21}, "interval"),
     ],
 )
@@ -69,6 +74,7 @@ def test_an_answer_that_cannot_be_is_refused(change: dict[str, Any], place: str)
         "peers": [b"", b""],
         "peers6": [b"", b""],
         "waiting": bytes(2),
+        "seeds": bytes(8),
     }
     Neighbours.decode(codec.encode(fields), 2)
     with pytest.raises(ManifestError, match=place):
