@@ -117,3 +117,28 @@ def test_a_star_of_a_source_can_be_meant() -> None:
 def test_the_borders_of_about_a_number_are_decimals() -> None:
     index = HeldIndex(*build([{"id": 1, "image_width": 1995, "image_height": 300}]))
     assert index.search("mpixels:0.57", PLAIN) == [1]
+
+
+@pytest.mark.parametrize(
+    ("query", "hint"),
+    [
+        ("1girl fav:somebody", "A release does not have favourites; leave fav: out."),
+        ("order:note_count", "A release does not have notes."),
+        ("status:appealed", "A release has no appeals."),
+        ("parent:appealed", "A release has no appeals."),
+        ("child:APPEALED", "A release has no appeals."),
+    ],
+)
+def test_what_no_release_can_answer_is_refused_by_name(query: str, hint: str) -> None:
+    index = HeldIndex(*build([{"id": 1}]))
+    with pytest.raises(QueryError) as caught:
+        index.search(query, PLAIN)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("query", ["width:5", "pool:5", "id:1,2 height:>3"])
+def test_all_columns_that_a_question_needs_are_asked_for_at_once(query: str) -> None:
+    """Each further time would be a round trip."""
+    index = HeldIndex(*build([{"id": 1, "image_width": 5}]))
+    index.search(query, PLAIN)
+    assert index.rounds == 1

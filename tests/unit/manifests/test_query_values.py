@@ -233,6 +233,12 @@ def test_units(text: str, seconds: float) -> None:
     assert found == span(seconds, None, low_in=False)
 
 
+@pytest.mark.parametrize("text", ["", ">", "1:2:3:4", "1:", ":5", ">1:60:00"])
+def test_no_durations(text: str) -> None:
+    assert read(Kind.DURATION, text) == NOTHING
+    assert read(Kind.AGE, text) == NOTHING
+
+
 def test_words() -> None:
     assert read_words("PNG, jpg,") == ("png", "jpg")
 
