@@ -127,6 +127,13 @@ def test_the_borders_of_about_a_number_are_decimals() -> None:
         ("status:appealed", "A release has no appeals."),
         ("parent:appealed", "A release has no appeals."),
         ("child:APPEALED", "A release has no appeals."),
+        ("is:wiki_image", "A release does not have the wiki."),
+        ("has:notes", "A release does not have notes."),
+        ("user:somebody", "A release knows users by number: user:#123."),
+        ("approver:#1x", "A release knows users by number: approver:#123."),
+        ("user:#", "A release knows users by number: user:#123."),
+        ("user:\u0665", "A release knows users by number: user:#123."),
+        ("user:\u00b2", "A release knows users by number: user:#123."),
     ],
 )
 def test_what_no_release_can_answer_is_refused_by_name(query: str, hint: str) -> None:
@@ -142,3 +149,10 @@ def test_all_columns_that_a_question_needs_are_asked_for_at_once(query: str) -> 
     index = HeldIndex(*build([{"id": 1, "image_width": 5}]))
     index.search(query, PLAIN)
     assert index.rounds == 1
+
+
+@pytest.mark.parametrize("digits", [9, 10, 19, 20, 40])
+def test_nobody_has_a_number_that_no_column_holds(digits: int) -> None:
+    index = HeldIndex(*build([{"id": 1, "uploader_id": "7"}]))
+    assert index.search(f"user:{'9' * digits}", PLAIN) == []
+    assert index.search("user:#0007", PLAIN) == [1]
