@@ -9,6 +9,7 @@ import numpy as np
 
 from manifests.columns import U32, Bools
 from manifests.query.ast import Metatag
+from manifests.query.numbers import read_digits
 from manifests.query.predicates import POOLS, Predicate, Rows, listed
 from manifests.query.wildcards import compile_wildcard, literals
 from manifests.tagindex.index import TagIndex
@@ -30,9 +31,9 @@ def members_of(pools: Pools, chosen: Bools) -> U32:
 
 def find_pools(pools: Pools, value: str) -> Bools:
     """The pools that a value names: an id, or a name in any case, where ``*`` stands for text."""
-    digits = value.removeprefix("#")
-    if digits.isascii() and digits.isdigit():
-        return np.asarray(pools.ids == int(digits))
+    number = read_digits(value.removeprefix("#"))
+    if number is not None:
+        return np.asarray(pools.ids == number)
     name = re.sub(r"\s+", "_", value.strip()).lower()
     _, pattern = compile_wildcard(name)
     return np.fromiter(

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Final
 
 MD5_DIGITS = 32
 
 # Ruby's literals: signs, single underscores between digits, 0x, 0b, and a leading 0 for octal.
+# Greater than anything that has a number.  Python reads no more than 4,300 digits.
+BEYOND: Final = 10**19
 _INTEGER = re.compile(r"[+-]?[0-9a-f_xbo]+", re.IGNORECASE)
 _OLD_OCTAL = re.compile(r"([+-]?)0_?([0-7_]+)")
 _FLOAT = re.compile(
@@ -65,6 +68,14 @@ def read_integer(text: str) -> int:
         return int(f"{octal[1]}0o{octal[2]}" if octal else text, 0)
     except ValueError as error:
         raise BadValueError(text) from error
+
+
+def read_digits(text: str) -> int | None:
+    """The number that digits alone stand for, BEYOND for all that are as great; else None."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) < len(str(BEYOND)) else BEYOND
 
 
 def read_float(text: str) -> float:

@@ -12,7 +12,7 @@ from manifests.metadata.columns import RATINGS, Column, Flag
 from manifests.query.ast import Metatag
 from manifests.query.errors import QueryError
 from manifests.query.lookups import any_source, pool
-from manifests.query.numbers import BadValueError, read_integer
+from manifests.query.numbers import BadValueError, read_digits, read_integer
 from manifests.query.predicates import Predicate, Rows, nothing, plain
 from manifests.query.values import read_words
 
@@ -214,11 +214,10 @@ def person(column: str) -> Callable[[Metatag], Predicate]:
         if value in {"any", "none"}:
             is_any = value == "any"
             return plain((column,), lambda rows: (rows.column(column) != 0) == is_any)
-        digits = value.removeprefix("#")
-        if not (digits.isascii() and digits.isdigit()):
+        number = read_digits(value.removeprefix("#"))
+        if number is None:
             hint = f"A release knows users by number: {word.name}:#123."
             raise QueryError(word.position, "the number of a user", repr(word.value), hint)
-        number = int(digits)
         # Nobody has the number 0, which a column has for none.
         return (
             plain((column,), lambda rows: rows.column(column) == number) if number else nothing()

@@ -151,8 +151,11 @@ def test_all_columns_that_a_question_needs_are_asked_for_at_once(query: str) -> 
     assert index.rounds == 1
 
 
-@pytest.mark.parametrize("digits", [9, 10, 19, 20, 40])
-def test_nobody_has_a_number_that_no_column_holds(digits: int) -> None:
-    index = HeldIndex(*build([{"id": 1, "uploader_id": "7"}]))
+@pytest.mark.parametrize("digits", [9, 10, 19, 20, 40, 5000])
+def test_nothing_has_a_number_that_no_column_holds(digits: int) -> None:
+    pools = [{"id": 3, "name": "a_pool", "category": "series", "post_ids": [1]}]
+    index = HeldIndex(*build([{"id": 1, "uploader_id": "7"}], pools=pools))
     assert index.search(f"user:{'9' * digits}", PLAIN) == []
-    assert index.search("user:#0007", PLAIN) == [1]
+    assert index.search(f"pool:#{'9' * digits}", PLAIN) == []
+    assert index.search(f"user:#{'0' * digits}7", PLAIN) == [1]
+    assert index.search(f"pool:{'0' * digits}3", PLAIN) == [1]
