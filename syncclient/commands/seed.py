@@ -132,7 +132,9 @@ async def _seed(
             f"Sharing {format_count(seeder.files)} files in {format_count(len(seeder.offers))} "
             f"torrents on port {swarm.port} (Ctrl-C stops it)"
         )
-        keeping_hours = asyncio.ensure_future(_keep_hours(swarm, hours, out))
+        if hours is not None:
+            await _mind(hours, seeder, out)
+        keeping_hours = asyncio.ensure_future(_keep_hours(hours, seeder, out))
         try:
             await seeder.keep(stop)
         finally:
@@ -146,17 +148,19 @@ async def _seed(
     out.say(f"Sent {format_size(seeder.sent_bytes)}.")
 
 
-async def _keep_hours(swarm: Swarm, hours: Hours | None, out: Output) -> None:
-    """Leave the swarms outside the hours, and join them again within."""
-    paused = False
+async def _keep_hours(hours: Hours | None, seeder: Seeder, out: Output) -> None:
     while hours is not None:
-        now = datetime.now().astimezone()
-        wanted = not hours.holds(now.hour * 60 + now.minute)
-        if wanted != paused:
-            paused = wanted
-            await swarm.pause(paused=paused)
-            out.say("outside the hours: nothing is shared" if paused else "sharing again")
         await asyncio.sleep(_HOURS_CHECK_S)
+        await _mind(hours, seeder, out)
+
+
+async def _mind(hours: Hours, seeder: Seeder, out: Output) -> None:
+    """Leave the swarms outside the hours, and join them again within."""
+    now = datetime.now().astimezone()
+    paused = not hours.holds(now.hour * 60 + now.minute)
+    if paused != seeder.paused:
+        await seeder.pause(paused=paused)
+        out.say("outside the hours: nothing is shared" if paused else "sharing again")
 
 
 async def _sources(session: Session, stack: AsyncExitStack) -> list[Source]:

@@ -59,6 +59,8 @@ _SLOW_START_S: Final = 1.0
 _LEFT_S: Final = 1.0
 # Longer than that, and hosts that are idle take the rest.
 _SOON_S: Final = 10.0
+# Of the time after which a torrent is given up, to wait for somebody who offers it.
+_PATIENCE: Final = 2
 _LOOK_S: Final = 0.5
 _BATCHES_A_WORKER: Final = 4
 _BATCH_FILES: Final = 1000
@@ -108,6 +110,8 @@ class PeerTransfer:
         self._openings = 0
         # Torrents in a row for which libtorrent found nobody.
         self._barren = 0
+        # Torrents that nobody was known to offer when it was their turn.
+        self._lonely: list[Run] = []
         # Torrents that are fetched and offered from the tree while the run lasts.
         self._offered: deque[Member] = deque()
         self._states: dict[bytes, tuple[Run, State]] = {}
@@ -119,17 +123,33 @@ class PeerTransfer:
         await finder.announce(self._states)
         announcing = asyncio.create_task(finder.keep(lambda: self._states))
         try:
-            await self._work_through()
+            runs = [run for run in self._runs if self._is_hopeful(run)]
+            while runs:
+                await self._work_through(runs)
+                runs = await self._found()
         finally:
             self._parcels.opened.set()
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
             await finder.leave()
 
-    async def _work_through(self) -> None:
-        hopeful = [run for run in self._runs if self._is_hopeful(run)]
-        waiting = iter(hopeful)
-        self._openings = min(WINDOW, len(hopeful))
+    async def _found(self) -> list[Run]:
+        """What nobody offered, once a tracker names somebody: a seeder's torrents take turns.
+
+        Hosts need not wait for that; without them it is given up after a while.
+        """
+        lonely, self._lonely = self._lonely, []
+        waits = self._ways.alone and lonely and self._finder.has_tracker
+        deadline_s = time.monotonic() + _PATIENCE * self._ways.give_up_s
+        while waits and not self._swarm.has_crashed and time.monotonic() < deadline_s:
+            if any(map(self._finder.peers_of, lonely)):
+                return lonely
+            await asyncio.sleep(_LOOK_S)
+        return []
+
+    async def _work_through(self, runs: Sequence[Run]) -> None:
+        waiting = iter(runs)
+        self._openings = min(WINDOW, len(runs))
 
         async def work() -> None:
             for run in waiting:
@@ -187,6 +207,7 @@ class PeerTransfer:
             return None
         if not (metainfo.has_trackers or self._ways.finds_more or self._finder.peers_of(run)):
             self._barren += 1
+            self._lonely.append(run)
             await self._swarm.forget(metainfo)
             return None
         claim = self._claim(run, metainfo)

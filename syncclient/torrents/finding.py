@@ -32,6 +32,8 @@ PATH = "announce/batch"
 EAGER_S = 30.0
 FIRST_WAIT_S = 1.0
 _NUMWANT = 50
+# What a tracker names to others.
+_PRESENT = {State.LEECHING, State.SEEDING}
 # From a host that has none; a proxy whose tracker is away for a moment says others.
 _NO_TRACKER = {
     HTTPStatus.FORBIDDEN,
@@ -99,14 +101,17 @@ class PeerFinder:
         return bool(self._trackers)
 
     async def announce(self, states: Mapping[bytes, tuple[Run, State]]) -> None:
-        """Tell every tracker the states of torrents by key, and take the peers that it names."""
+        """Tell every tracker the states of torrents by key, and take the peers that it names.
+
+        One that is not offered any more is left; that it rests then would not say so.
+        """
         stopped = {
             key: (run, State.STOPPED)
             for key, (run, state) in self._announced.items()
-            if key not in states and state in {State.LEECHING, State.SEEDING}
+            if state in _PRESENT and (key not in states or states[key][1] not in _PRESENT)
         }
         self._announced = dict(states)
-        told = [*states.values(), *stopped.values()]
+        told = list({**states, **stopped}.values())
         if not self._port:
             return
         found: dict[bytes, dict[Address, None]] = {}

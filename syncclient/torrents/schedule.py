@@ -30,4 +30,7 @@ def parse_hours(text: str) -> Hours:
     if found is None:
         raise ConfigError(f"--hours {text}: expected a span of the day, such as 22:00-07:00")
     first_h, first_m, last_h, last_m = map(int, found.groups())
-    return Hours(first_h * 60 + first_m, last_h * 60 + last_m)
+    hours = Hours(first_h * 60 + first_m, last_h * 60 + last_m)
+    if hours.start == hours.stop:
+        raise ConfigError(f"--hours {text}: the span ends when it begins")
+    return hours

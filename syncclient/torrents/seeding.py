@@ -7,7 +7,8 @@ Rules:
 * Every ``look_s`` the folders are looked at: where a file came or went, or ``full_look_s`` have
   passed, the torrent is surveyed anew, and offered anew if what it holds has changed.
 * As many torrents as the memory allows are in the session.  If there are more, those that nobody
-  has asked for give way in turn, first to those for which somebody is waiting.
+  has asked for give way: every ``turn_s`` to those for which a tracker knows somebody who waits,
+  and every fifth time to others, whose peers may come from elsewhere.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from syncclient.torrents.swarm import Swarm
 FILE_BYTES: Final = 600
 LOOK_S: Final = 30.0
 FULL_LOOK_S: Final = 900.0
-TURN_S: Final = 300.0
+TURN_S: Final = 60.0
+_TURNS: Final = 5
 _TELL_S: Final = 2.0
 
 
@@ -122,6 +124,8 @@ class Seeder:
         self._offers: dict[bytes, Offer] = {}
         self._waiting: deque[Offer] = deque()
         self._loaded_files = 0
+        self._turns = 0
+        self.paused = False
         # One thread looks at the tree: the state belongs to one at a time.
         self._looking = asyncio.Lock()
 
@@ -168,10 +172,17 @@ class Seeder:
                 await self._announce()
                 announced_s = time.monotonic()
             if self._waiting and now_s - turned_s >= self._limits.turn_s:
+                await self._announce()
                 await self._rotate(now_s)
-                turned_s = time.monotonic()
+                announced_s = turned_s = time.monotonic()
             if self._limits.ratio and self._reached_ratio():
                 return
+
+    async def pause(self, *, paused: bool) -> None:
+        """Leave all swarms for a while, or join them again; trackers are told."""
+        self.paused = paused
+        await self._swarm.pause(paused=paused)
+        await self._announce()
 
     async def leave(self) -> None:
         """Say goodbye to the trackers."""
@@ -210,8 +221,9 @@ class Seeder:
             return await in_thread(lambda: source.holdings.look(run))
 
     def _has_room(self, files: int) -> bool:
-        budget = self._limits.memory_bytes
-        return not budget or (self._loaded_files + files) * FILE_BYTES <= budget
+        """Whether so many files may be added; one torrent has room, however little there is."""
+        budget, loaded = self._limits.memory_bytes, self._loaded_files
+        return not budget or not loaded or (loaded + files) * FILE_BYTES <= budget
 
     async def _join(self, offer: Offer, held: Held | None = None) -> None:
         """Offer what is held of a torrent, or let it wait for room."""
@@ -223,7 +235,7 @@ class Seeder:
             self._offers.pop(offer.run.key, None)
             return
         offer.files = len(metainfo.paths)
-        if self._loaded_files and not self._has_room(offer.files):
+        if not self._has_room(offer.files):
             self._waiting.append(offer)
             return
         if held is None:
@@ -263,8 +275,8 @@ class Seeder:
 
     async def _announce(self) -> None:
         """Tell trackers of all torrents; peers come by themselves, leechers more so than seeds."""
-        states = {}
-        for key, offer in self._offers.items():
+        states = dict[bytes, tuple[Run, State]]()
+        for key, offer in self._offers.items() if not self.paused else ():
             state = State.RESTING if offer.member is None else State.SEEDING
             states[key] = (offer.run, state)
         await self._finder.announce(states)
@@ -299,7 +311,12 @@ class Seeder:
         return found != offer.mark.seen
 
     async def _rotate(self, now_s: float) -> None:
-        """Let torrents that nobody asked for give way to some that wait."""
+        """Let torrents that nobody asked for give way to some that wait, if there is reason to."""
+        waiting = self._finder.waiting
+        self._turns += 1
+        wanted = sum(offer.run.key in waiting for offer in self._waiting)
+        if not wanted and self._turns % _TURNS:
+            return
         idle = sorted(
             (
                 offer
@@ -308,10 +325,9 @@ class Seeder:
             ),
             key=lambda offer: offer.joined_s,
         )
-        for offer in idle[: max(1, len(idle) // 2)] if idle else ():
+        for offer in idle[: wanted or -(-len(idle) // 2)]:
             await self._leave(offer)
             self._waiting.append(offer)
-        waiting = self._finder.waiting
         self._waiting = deque(
             sorted(self._waiting, key=lambda offer: offer.run.key not in waiting)
         )

@@ -295,7 +295,7 @@ class Swarm:
             params.url_seeds = []
             if settings.cautious:
                 params.trackers = []
-            params.flags = _flags(flags, settings, private=metainfo.private)
+            params.flags = flags_of(flags, settings, private=metainfo.private)
             params.peers = [tuple(peer) for peer in peers]
             member.handle = self._session.add_torrent(params)
 
@@ -384,7 +384,7 @@ def _status(found: Any) -> Status:  # noqa: ANN401
     )
 
 
-def _flags(extra: int, settings: SwarmSettings, *, private: bool) -> int:
+def flags_of(extra: int, settings: SwarmSettings, *, private: bool) -> int:
     """Never auto-managed, never seed_mode; what private torrents forbid is off."""
     flags = int(extra) | int(lt.torrent_flags.duplicate_is_error | lt.torrent_flags.paused)
     closed = private or settings.cautious
