@@ -131,7 +131,7 @@ def md5(condition: Condition) -> Predicate:
             return np.delete(index.ids, stated)
         return index.ids[stated]
 
-    return listed((), ids)
+    return listed(ids)
 
 
 def comparison(name: str, condition: Condition) -> Predicate:

@@ -10,7 +10,7 @@ import numpy as np
 from manifests.columns import U32, Bools
 from manifests.query.ast import Metatag
 from manifests.query.numbers import read_digits
-from manifests.query.predicates import POOLS, Predicate, Rows, listed
+from manifests.query.predicates import Predicate, Rows, listed
 from manifests.query.wildcards import compile_wildcard, literals
 from manifests.tagindex.index import TagIndex
 from manifests.tagindex.pools import SERIES, Pools
@@ -56,7 +56,7 @@ def pool(word: Metatag) -> Predicate:
             return np.setdiff1d(index.ids, posts, assume_unique=True)
         return posts
 
-    return listed((POOLS,), ids)
+    return listed(ids)
 
 
 def _sources(decide: Callable[[bytes], Iterable[int]]) -> Predicate:

@@ -38,7 +38,7 @@ _DRAWN_AT_ONCE: Final = 65536
 
 
 def require_order(index: TagIndex, query: Query) -> None:
-    """FramesMissing unless what the order needs is loaded."""
+    """Note in the index what the order needs and is not loaded."""
     match query.order.name:
         case "md5":
             index.posts_by_md5()

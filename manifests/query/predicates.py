@@ -8,6 +8,7 @@ on the site, and everything fails it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, Final, TypeAlias
@@ -64,8 +65,8 @@ Measure: TypeAlias = Callable[[Rows], tuple[Numbers, Bools | None]]
 class Predicate:
     """One metatag with its value.
 
-    ``require(index)`` raises FramesMissing unless all that it reads is loaded.  ``test(rows,
-    failing)`` says which of the posts it holds for, or which ones fail it.
+    ``require(index)`` notes in the index what it will read and is not loaded; it may end by
+    FramesMissing.  ``test(rows, failing)`` says which posts it holds for, or which ones fail it.
     """
 
     require: Callable[[TagIndex], None]
@@ -88,14 +89,11 @@ def compared(columns: tuple[str, ...], condition: Condition, numbers: Measure) -
     )
 
 
-def listed(columns: tuple[str, ...], find: Callable[[TagIndex], U32]) -> Predicate:
+def listed(find: Callable[[TagIndex], U32]) -> Predicate:
     """Posts that are looked up rather than compared: ``find`` gives their ids."""
 
     def require(index: TagIndex) -> None:
-        try:
-            find(index)
-        finally:
-            require_columns(index, ("id", *columns))
+        find(index)
 
     return Predicate(require, lambda rows, failing: np.isin(rows.ids, find(rows.index)) != failing)
 
@@ -106,12 +104,7 @@ def nothing() -> Predicate:
 
 
 def require_columns(index: TagIndex, names: Iterable[str]) -> None:
-    """FramesMissing unless all these columns, or POOLS, are loaded; notes all that are missing."""
-    missing = False
+    """Note in the index which of these columns, or POOLS, it does not have."""
     for name in names:
-        try:
+        with suppress(FramesMissing):
             index.pools() if name == POOLS else index.column(name)
-        except FramesMissing:
-            missing = True
-    if missing:
-        raise FramesMissing

@@ -127,6 +127,7 @@ def test_the_borders_of_about_a_number_are_decimals() -> None:
         ("status:appealed", "A release has no appeals."),
         ("parent:appealed", "A release has no appeals."),
         ("child:APPEALED", "A release has no appeals."),
+        ("is:appealed", "A release has no appeals."),
         ("is:wiki_image", "A release does not have the wiki."),
         ("has:notes", "A release does not have notes."),
         ("user:somebody", "A release knows users by number: user:#123."),
