@@ -82,7 +82,8 @@ class PeerFinder:
 
     def peers_of(self, run: Run) -> tuple[Address, ...]:
         """Peers of a torrent: those named by the user, then those that trackers named."""
-        return self.caution.choose((*self._explicit, *self._peers.get(run.key, ())))
+        found = dict.fromkeys((*self._explicit, *self._peers.get(run.key, ())))
+        return self.caution.choose(tuple(found))
 
     @property
     def knows_somebody(self) -> bool:
