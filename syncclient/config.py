@@ -177,6 +177,7 @@ class Transport:
     # Ways to find peers, and to reach them, beside trackers and TCP.
     dht: bool = False
     lsd: bool = False
+    pex: bool = True
     utp: bool = False
     port_mapping: bool = False
     encryption: str = "prefer"
@@ -184,7 +185,7 @@ class Transport:
 
 _LISTS = {"mirrors", "locals", "allow_redirect", "peers"}
 _RATES = {"bwlimit", "min_rate", "staging_memory", "upload_limit"}
-_SWITCHES = {"dht", "lsd", "utp", "port_mapping"}
+_SWITCHES = {"dht", "lsd", "pex", "utp", "port_mapping"}
 _CHOICES = {
     "source": ("auto", "http", "torrent"),
     "encryption": ("prefer", "require", "off"),

@@ -170,6 +170,13 @@ def add_peering(group: argparse._ArgumentGroup) -> None:
     ):
         group.add_argument(flag, action="store_const", const=True, help=text)
     group.add_argument(
+        "--no-pex",
+        dest="pex",
+        action="store_const",
+        const=False,
+        help="do not exchange addresses of other peers with peers",
+    )
+    group.add_argument(
         "--encryption",
         choices=("prefer", "require", "off"),
         help="of the connections to peers (default: prefer)",

@@ -51,6 +51,7 @@ def swarm_settings(
         download_rate=download_rate,
         dht=transport.dht,
         lsd=transport.lsd,
+        pex=transport.pex,
         utp=transport.utp,
         port_mapping=transport.port_mapping,
         encryption=transport.encryption,

@@ -27,6 +27,7 @@ class SwarmSettings:
     connections: int = 500
     dht: bool = False
     lsd: bool = False
+    pex: bool = True
     utp: bool = False
     port_mapping: bool = False
     # "prefer", "require" or "off" (message stream encryption).

@@ -392,6 +392,6 @@ def flags_of(extra: int, settings: SwarmSettings, *, private: bool) -> int:
         flags |= int(lt.torrent_flags.disable_dht)
     if closed or not settings.lsd:
         flags |= int(lt.torrent_flags.disable_lsd)
-    if closed:
+    if closed or not settings.pex:
         flags |= int(lt.torrent_flags.disable_pex)
     return flags

@@ -141,6 +141,9 @@ def test_private_torrents_find_peers_by_trackers_alone() -> None:
     everything = SwarmSettings(dht=True, lsd=True)
     assert flags_of(0, everything, private=True) & others == others
     assert flags_of(0, everything, private=False) & others == 0
-    nothing = replace(everything, dht=False, lsd=False)
-    assert flags_of(0, nothing, private=False) & others == int(flag.disable_dht | flag.disable_lsd)
+    defaults = SwarmSettings()
+    assert flags_of(0, defaults, private=False) & others == int(
+        flag.disable_dht | flag.disable_lsd
+    )
+    assert flags_of(0, replace(defaults, pex=False), private=False) & others == others
     assert flags_of(0, replace(everything, cautious=True), private=False) & others == others
