@@ -68,6 +68,7 @@ class Nest:
         self._waiting: list[Hatchling] = []
         self._processes: list[Process] = []
         self._pipes: list[asyncio.ReadTransport] = []
+        self._writers: list[asyncio.WriteTransport] = []
         self._taken = False
 
     async def __aenter__(self) -> Self:
@@ -87,6 +88,11 @@ class Nest:
                 "syncclient.worker", *pairs, stdin=stdin, stdout=stdout, others=passed
             )
             self._processes.append(process)
+        except BaseException:
+            for _, near_write, near_read, _ in pipes:
+                os.close(near_write)
+                os.close(near_read)
+            raise
         finally:
             for far_read, _, _, far_write in pipes:
                 os.close(far_read)
@@ -100,6 +106,7 @@ class Nest:
         )
         self._pipes.append(pipe)
         writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(write, "wb", 0))
+        self._writers.append(writer)
         return Hatchling(reader, writer)
 
     async def take(self, count: int) -> list[Hatchling]:
@@ -110,9 +117,9 @@ class Nest:
         return taken
 
     async def __aexit__(self, *_: object) -> None:
-        """End those that nobody took, and wait for the end of all."""
-        for hatchling in self._waiting:
-            hatchling.writer.close()
+        """Let all end that did not yet, and wait for it."""
+        for writer in self._writers:
+            writer.close()
         for process in self._processes:
             if not self._taken:
                 with suppress(ProcessLookupError):

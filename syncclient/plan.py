@@ -95,15 +95,8 @@ class Plan:
         """What may be replaced under each name of ``fetch``: our own older or damaged file."""
         found: list[FileStat | None] = [None] * len(self.fetch)
         for place in np.flatnonzero(np.isin(self.fetch, self.change)).tolist():
-            found[place] = self.stat(int(self.wanted_at[self.fetch[place]]))
+            found[place] = self.listing.stat(int(self.wanted_at[self.fetch[place]]))
         return found
-
-    def stat(self, row: int) -> FileStat:
-        """Size, mtime and inode of a listed file."""
-        listing = self.listing
-        return FileStat(
-            int(listing.sizes[row]), int(listing.mtimes[row]), int(listing.inodes[row])
-        )
 
 
 def _keys(
@@ -225,8 +218,8 @@ def _in_history(
     needles["digest"] = np.ascontiguousarray(digests[rows]).view(f"V{DIGEST_BYTES}")[:, 0]
     hay["key"] = _keys(history.ids, history.exts, history.extensions, table)
     hay["digest"] = np.ascontiguousarray(history.digests).view(f"V{DIGEST_BYTES}")[:, 0]
-    known = {hay.tobytes()[i : i + wide.itemsize] for i in range(0, hay.nbytes, wide.itemsize)}
-    data, step = needles.tobytes(), wide.itemsize
+    step, held, data = wide.itemsize, hay.tobytes(), needles.tobytes()
+    known = {held[i : i + step] for i in range(0, len(held), step)}
     return np.array([data[i * step : (i + 1) * step] in known for i in range(len(rows))], np.bool_)
 
 

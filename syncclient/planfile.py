@@ -69,7 +69,7 @@ def steps_of(work: Work) -> dict[str, list[str]]:
         "add": [name for name, old, theirs in rows if not old and not theirs],
         "change": [name for name, old, _ in rows if old],
         "aside": [name for name, _, theirs in rows if theirs],
-        "remove": [name for name, _ in work.remove],
+        "remove": [name for name, _ in work.remove.files()],
     }
 
 
@@ -209,7 +209,7 @@ def restrict(look: Look, plan: PlanFile) -> int:
     # Folders where nothing is to do any more: additions and changes there are done.
     for (folder, kind), names in left.items():
         stale += _still_there(names, {}, folder, look.places) if kind == "remove" else 0
-    survey.works = [work for work in works if len(work.fetch) or work.remove]
+    survey.works = [work for work in works if len(work.fetch) or len(work.remove)]
     _recount(survey)
     return stale
 
@@ -236,7 +236,9 @@ def _cut(work: Work, agreed: dict[str, frozenset[str]]) -> Work:
         fetch=work.fetch.take(keep),
         replaces=tuple(stat for stat, kept in zip(work.replaces, keep, strict=True) if kept),
         foreign=work.foreign[keep],
-        remove=tuple(item for item in work.remove if item[0] in agreed["remove"]),
+        remove=work.remove.take(
+            np.array([name in agreed["remove"] for name, _ in work.remove.files()], np.bool_)
+        ),
     )
 
 

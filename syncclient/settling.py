@@ -28,6 +28,9 @@ from syncclient.tree import Listing
 
 # Names of one hashing task: enough to keep a process busy, few enough to share the work.
 _HASH_NAMES = 256
+# What is here may be far more than what is wanted: with so many files no more buckets are added.
+_LISTED_AT_ONCE = 16_384
+_EXT_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,7 +39,7 @@ class Work:
 
     ``fetch`` are the entries whose bytes are needed; ``replaces`` (as many) what may be replaced
     under their names; ``foreign`` (as many) where a file of the user's is in the way.  ``remove``
-    are files of ours that the release no longer has, ``extra`` the user's own.
+    are files of ours that the release no longer has.
     """
 
     variant: str
@@ -44,7 +47,7 @@ class Work:
     fetch: Entries
     replaces: tuple[FileStat | None, ...]
     foreign: Bools
-    remove: tuple[tuple[str, FileStat], ...]
+    remove: Listing
 
 
 class _Seen(NamedTuple):
@@ -89,6 +92,7 @@ class Settler:
     recorded: int = 0
     _at_once: int = field(init=False)
     _seen: list[_Seen] = field(default_factory=list)
+    _listed: int = 0
     _waiting: deque[_Pending] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -98,7 +102,8 @@ class Settler:
     def take(self, bucket: int, looked_ns: int, glance: Glance, look: FolderLook) -> None:
         """Take one bucket in."""
         self._seen.append(_Seen(bucket, looked_ns, glance, look))
-        if len(self._seen) >= self._at_once:
+        self._listed += 0 if look.columns is None else len(look.columns.exts) // _EXT_BYTES
+        if len(self._seen) >= self._at_once or self._listed >= _LISTED_AT_ONCE:
             self._compare()
 
     def finish(self) -> None:
@@ -111,7 +116,7 @@ class Settler:
         """Begin with the buckets that were taken in."""
         if not self._seen:
             return
-        seen, self._seen = self._seen, []
+        seen, self._seen, self._listed = self._seen, [], 0
         buckets = [one.bucket for one in seen]
         known = self.state.load_several(self.variant, buckets)
         listings, strays = zip(*map(self._own, seen), strict=True)
@@ -176,7 +181,6 @@ class Settler:
         if not len(plan.fetch) and not len(plan.remove):
             return
         fetch, foreign = plan.view.wanted.take(plan.fetch), np.isin(plan.fetch, plan.foreign)
-        removed = [(plan.listing.name(row), plan.stat(row)) for row in plan.remove.tolist()]
         for one, rows, gone in zip(pending.seen, split.fetch, split.remove, strict=True):
             if rows.start < rows.stop or gone.start < gone.stop:
                 yield Work(
@@ -185,7 +189,7 @@ class Settler:
                     fetch=fetch.take(rows),
                     replaces=tuple(plan.replaces[rows]),
                     foreign=foreign[rows],
-                    remove=tuple(removed[gone]),
+                    remove=plan.listing.take(plan.remove[gone]),
                 )
 
     def _remember(self, plan: Plan, pending: _Pending, split: _Split) -> None:

@@ -299,6 +299,11 @@ class State:
         """The variants of which anything is remembered."""
         return {variant for (variant,) in self._rows("SELECT DISTINCT variant FROM bucket")}
 
+    def forget_variant(self, variant: str) -> None:
+        """Remember nothing of a variant."""
+        for table in ("bucket", "seen"):
+            self._rows(f"DELETE FROM {table} WHERE variant = ?", (variant,))  # noqa: S608
+
     def forget(self, variant: str, bucket: int) -> None:
         """Remember nothing of a bucket."""
         for table in ("bucket", "seen"):

@@ -47,7 +47,6 @@ STAGING = (PRIVATE_FOLDER, "staging")
 TRASH = (PRIVATE_FOLDER, "trash")
 _RENAME_NOREPLACE = 1
 _OPEN_FOLDERS = 128
-_STORES = itertools.count()
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}
 _NO_SUPPORT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -98,8 +97,9 @@ class Store:
         """``run`` names this run's part of the trash, such as ``20261122T192000Z``."""
         self.root = root
         self.run = run
-        # Names in staging; no two processes, and no two stores of one, have the same.
-        self._new_names = map(f"{os.getpid():x}-{next(_STORES):x}-%x".__mod__, itertools.count())
+        # Names in staging that no other store has, of this run or of one that was killed: in a
+        # container the numbers of processes are the same every time.
+        self._new_names = map(f"{os.urandom(8).hex()}-%x".__mod__, itertools.count())
         self._root_fd = -1
         self._staging_fd = -1
         self._folders: OrderedDict[tuple[str, ...], int] = OrderedDict()

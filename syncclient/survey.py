@@ -121,10 +121,26 @@ class Surveyor:
         return survey
 
     def _dropped(self) -> list[str]:
-        """Variants that are here and that the release does not have, if all are wanted."""
+        """Variants that are here and that the release does not have, if all are wanted.
+
+        What stands where assets of the release belong is none, whatever it was.
+        """
         if self.selection.variants is not None:
             return []
-        return sorted(self.state.variants() - set(self.descriptor.totals))
+        held = {*self.descriptor.totals, *(one.path.parts[0] for one in self.descriptor.assets)}
+        return [name for name in sorted(self.state.variants() - held) if self._is_here(name)]
+
+    def _is_here(self, variant: str) -> bool:
+        """Whether a variant still has its folder; what is gone is forgotten, it is not wanted."""
+        folder = Path(self.places.root(variant), *self.places.variant_parts(variant))
+        if not os.path.lexists(folder):
+            self.state.forget_variant(variant)
+            return False
+        if folder.is_symlink() or not folder.is_dir():
+            text = f"{folder} is no folder any more; the release has no {variant}, so it is yours"
+            self.listen(Notice(text=text, warning=True))
+            return False
+        return True
 
     def _totals(self, variants: Iterable[str]) -> list[Totals]:
         return [total for name, total in self.descriptor.totals.items() if name in variants]

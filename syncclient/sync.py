@@ -274,7 +274,9 @@ class Sync:
                 folder = self.places.folder(work.variant, work.bucket)
                 place = store(self.places.root(work.variant))
                 gone = [
-                    name for name, stat in work.remove if place.remove_expected(folder, name, stat)
+                    name
+                    for name, stat in work.remove.files()
+                    if place.remove_expected(folder, name, stat)
                 ]
                 if gone:
                     journal.removed(work.variant, work.bucket, gone)

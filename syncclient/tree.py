@@ -7,10 +7,11 @@ run in a worker process: arguments and results are plain values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from manifests.columns import I64, U32, U64, Bools
 from syncclient.files import (
@@ -104,7 +105,7 @@ class Listing:
             inodes=np.concatenate([part.inodes for part in parts]),
         )
 
-    def take(self, rows: Bools) -> Listing:
+    def take(self, rows: npt.NDArray[np.intp] | Bools) -> Listing:
         """Some of the files."""
         return replace(
             self,
@@ -118,6 +119,14 @@ class Listing:
     def name(self, row: int) -> str:
         """The file name of one row."""
         return f"{self.ids[row]}.{self.extensions[self.exts[row]]}"
+
+    def stat(self, row: int) -> FileStat:
+        """Size, mtime and inode of one row."""
+        return FileStat(int(self.sizes[row]), int(self.mtimes[row]), int(self.inodes[row]))
+
+    def files(self) -> Iterator[tuple[str, FileStat]]:
+        """Name and stat of each file."""
+        return ((self.name(row), self.stat(row)) for row in range(len(self)))
 
 
 def list_folder(fd: int) -> Listing:

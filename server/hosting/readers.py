@@ -61,8 +61,9 @@ class Readers:
         """
         if not (free := self._spare or self._free):
             raise OSError(errno.ENOBUFS, "too many answers at once")
-        stop = free.pop()
+        # First what may fail: a place that was taken and not given back would be lost for good.
         memory = self._memory or self._share()
+        stop = free.pop()
         view = memoryview(memory)[stop - BATCH_BYTES : stop]
         try:
             yield Batch(self, stop - BATCH_BYTES, view)
@@ -75,9 +76,14 @@ class Readers:
                 self._free.append(stop)
 
     def _share(self) -> mmap.mmap:
-        self.memory_fd = os.memfd_create("batches")
-        os.truncate(self.memory_fd, self._size_bytes)
-        self._memory = mmap.mmap(self.memory_fd, 0)
+        fd = os.memfd_create("batches")
+        try:
+            os.truncate(fd, self._size_bytes)
+            self._memory = mmap.mmap(fd, 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        self.memory_fd = fd
         return self._memory
 
     async def read(

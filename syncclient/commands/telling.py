@@ -82,7 +82,7 @@ def _tell_dropped(look: Look, out: Output) -> None:
     names = (
         f"{work.variant}/{look.places.layout.bucket_name(work.bucket)}/{name}"
         for work in look.survey.works
-        for name, _ in work.remove
+        for name, _ in work.remove.files()
     )
     for number, name in enumerate(islice(names, _EVENT_NAMES)):
         out.event("dropped", path=name)

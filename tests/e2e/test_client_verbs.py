@@ -790,6 +790,45 @@ def test_a_variant_that_a_release_dropped_goes_like_files_that_it_dropped(tmp_pa
         assert db.execute("SELECT DISTINCT variant FROM bucket").fetchall() == [("original",)]
 
 
+def test_what_stands_for_a_dropped_variant_now_is_the_users(
+    tree: Path, host: RawHost, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tree / ".bucketsync/state.db")) as db:
+        db.execute(
+            "INSERT INTO bucket SELECT '64px', bucket, folder_mtime, settled, files, boot, data "
+            "FROM bucket WHERE variant = 'original'"
+        )
+        db.commit()
+    (tree / "64px").symlink_to(tmp_path)
+    done = bucketsync("upgrade", tree, "--mirror", host.url, "--delete", *ONCE)
+    assert (done.code, done["files_removed"]) == (0, 1)
+    assert "64px is no folder any more" in done.text
+    (tree / "64px").unlink()
+    assert bucketsync("status", tree, "--offline").code == 0
+    with closing(sqlite3.connect(tree / ".bucketsync/state.db")) as db:
+        found = db.execute("SELECT DISTINCT variant FROM bucket ORDER BY variant").fetchall()
+    assert found == [("512px",), ("original",)]
+
+
+def test_files_of_a_dropped_variant_that_are_assets_now_stay(tmp_path: Path) -> None:
+    files = random_files(range(1, 31), size_bytes=SIZE_BYTES)
+    paths = {f"512px/{n % 10:04d}/{n}.jpg": b"%d" % n for n in range(1, 21)}
+    made = make_publisher(tmp_path / "made")
+    made.publish("y1", files, paths)
+    tree = tmp_path / "tree"
+    with raw_host(made.repo) as running:
+        assert bucketsync("clone", running.url, tree).code == 0
+        with closing(sqlite3.connect(tree / ".bucketsync/state.db")) as db:
+            db.execute(
+                "INSERT INTO bucket SELECT '512px', bucket, folder_mtime, settled, files, boot, "
+                "data FROM bucket WHERE variant = 'original'"
+            )
+            db.commit()
+        done = bucketsync("upgrade", tree, "--delete", "--max-delete", "100%")
+        assert (done.code, done["files_removed"], done["files_kept"]) == (0, 0, 50)
+    assert contents(tree).keys() >= paths.keys()
+
+
 def test_status_knows_of_a_newer_release(host: RawHost, tree: Path) -> None:
     status = bucketsync("status", tree, "--mirror", host.url, *ONCE)
     assert (status.code, status["release"], status["newest"]) == (0, "y1", "y2")

@@ -187,7 +187,7 @@ async def test_buckets_compared_together_come_to_what_each_comes_to_alone(
                 work.variant,
                 work.bucket,
                 *zip(work.fetch.names(), work.replaces, work.foreign.tolist(), strict=True),
-                work.remove,
+                list(work.remove.files()),
             )
             for work in survey.works
         ]

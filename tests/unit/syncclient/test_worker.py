@@ -187,6 +187,13 @@ def test_a_process_imports_nothing_from_where_it_stands(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+async def test_processes_that_were_taken_and_forgotten_end_too() -> None:
+    async with Nest() as nest:
+        await nest.take(3)
+        os.kill(worker_pids(3)[1], signal.SIGKILL)
+    assert worker_pids(0) == []
+
+
 def test_a_worker_starts_without_numpy() -> None:
     """A tenth of a second, which every run would pay that has work for workers."""
     code = "import sys, syncclient.worker; raise SystemExit('numpy' in sys.modules)"
