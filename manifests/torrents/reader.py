@@ -127,9 +127,17 @@ def _contents(info: _Table, document: _Table, where: str) -> Contents:
         tails=hash_rows(b"", V1_BYTES),
         layers=hash_rows(layers, V2_BYTES),
     )
+    try:
+        texts = _entry_paths(paths, _place(place, b"file tree"))
+    except ManifestError:
+        # What is wrong with it is said first.
+        if hashes.hybrid:
+            files = sorted(zip(paths, sizes.tolist(), strict=True))
+            _require_same_files(info, files, piece_bytes, place)
+        raise
     return Contents(
         variant=check_variant(variant, _place(place, b"name")),
-        paths=_entry_paths(paths, _place(place, b"file tree")),
+        paths=texts,
         hashes=hashes,
         private=b"private" in info,
     )
@@ -157,21 +165,13 @@ def _require_v2(info: _Table, piece_bytes: int, place: str) -> None:
 def _check_v1(info: _Table, piece_bytes: int, place: str) -> None:
     """What BEP 3 asks of sizes, names and pieces of a torrent that is refused in any case."""
     size_bytes = 0
-    if b"files" in info:
-        files = _get(info, b"files", list, place)
-        if not files:
-            raise ManifestError(_place(place, b"files"), "no file in it")
-        for number, file in enumerate(files):
-            at = f"{_place(place, b'files')}[{number}]"
-            if not isinstance(file, dict):
-                raise ManifestError(at, f"expected a dictionary, got {_kind(file)}")
-            # A symbolic link (BEP 47) has no size.
-            size_bytes += 0 if b"symlink path" in file else _size(file, at)
-            path = _get(file, b"path", list, at)
-            if not path or not all(isinstance(part, bytes) for part in path):
-                raise ManifestError(_place(at, b"path"), "expected names, at least one")
-    else:
-        size_bytes = _size(info, place)
+    names: set[_Path] = set()
+    for path, file, at in _v1_files(info, place):
+        # A symbolic link (BEP 47) has no size.
+        size_bytes += 0 if b"symlink path" in file else _size(file, at)
+        if path in names:
+            raise ManifestError(_place(at, b"path"), "an earlier file has the same")
+        names.add(path)
     if not size_bytes:
         raise ManifestError(place, "no file with a byte in it")
     pieces = _get(info, b"pieces", bytes, place)
@@ -179,6 +179,40 @@ def _check_v1(info: _Table, piece_bytes: int, place: str) -> None:
     if len(pieces) != count * V1_BYTES:
         problem = f"{len(pieces)} bytes, expected {V1_BYTES} for each of {count} pieces"
         raise ManifestError(_place(place, b"pieces"), problem)
+
+
+def _v1_files(info: _Table, place: str) -> Iterator[tuple[_Path, _Table, str]]:
+    """Each file of the list of v1: its path, its dictionary, and the place of that."""
+    if b"files" not in info:
+        yield (_get(info, b"name", bytes, place),), info, place
+        return
+    files = _get(info, b"files", list, place)
+    if not files:
+        raise ManifestError(_place(place, b"files"), "no file in it")
+    for number, file in enumerate(files):
+        at = f"{_place(place, b'files')}[{number}]"
+        if not isinstance(file, dict):
+            raise ManifestError(at, f"expected a dictionary, got {_kind(file)}")
+        path = _get(file, b"path", list, at)
+        if not path or not all(isinstance(part, bytes) for part in path):
+            raise ManifestError(_place(at, b"path"), "expected names, at least one")
+        yield tuple(path), file, at
+
+
+def _require_same_files(
+    info: _Table, files: list[tuple[_Path, int]], piece_bytes: int, place: str
+) -> None:
+    """ManifestError unless the list of v1 has these files (path and size, sorted), and pads."""
+    listed, offset = list[tuple[_Path, int]](), 0
+    for path, file, at in _v1_files(info, place):
+        size = _size(file, at)
+        if file.get(b"attr") != b"p":
+            listed.append((path, size))
+            if size and offset % piece_bytes:
+                raise ManifestError(at, "does not begin with a piece")
+        offset += size
+    if sorted(listed) != files:
+        raise ManifestError(_place(place, b"files"), "not the files that the file tree has")
 
 
 def _size(file: _Table, place: str) -> int:

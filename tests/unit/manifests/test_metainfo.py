@@ -138,10 +138,26 @@ def _entry(info: Document) -> Document:
 
 
 def _rename(info: Document, bucket: bytes, name: bytes) -> None:
+    """Of v2 alone: the list of v1 would not agree."""
+    del info[b"files"], info[b"pieces"]
     tree = info[b"file tree"]
     tree.setdefault(bucket, {})[name] = tree[b"0002"].pop(b"2.png")
     if not tree[b"0002"]:
         del tree[b"0002"]
+
+
+def _misalign(info: Document) -> None:
+    """Of another layout, and without pads."""
+    _in_both(info, b"x", b"x")
+    info[b"files"] = [item for item in info[b"files"] if b"attr" not in item]
+
+
+def _in_both(info: Document, name: bytes, listed: bytes) -> None:
+    """One file renamed in the tree and in the list of v1."""
+    tree = info[b"file tree"][b"0002"]
+    tree[name] = tree.pop(b"2.png")
+    (file,) = (item for item in info[b"files"] if item[b"path"] == [b"0002", b"2.png"])
+    file[b"path"] = [b"0002", listed]
 
 
 def _lengthen(document: Document, root: bytes) -> None:
@@ -173,6 +189,9 @@ EDITS: list[tuple[Edit, str, str]] = [
     (lambda _, i: i.update({b"pieces": b"x" * 79}), "info.pieces", "expected 100 bytes"),
     (lambda _, i: i.update({b"name": b"metadata"}), "info.name", "not a variant"),
     (lambda _, i: i.update({b"name": b"../x"}), "info.name", "not a variant name"),
+    (lambda _, i: _in_both(i, b"x", b"x"), "info['file tree']", "another layout"),
+    (lambda _, i: _in_both(i, b"x", b"y"), "info.files", "not the files that the file tree has"),
+    (lambda _, i: _misalign(i), "info.files[", "does not begin with a piece"),
     (lambda _, i: _rename(i, b"002", b"2.png"), "info['file tree']", "another layout"),
     (lambda _, i: _rename(i, b"0002", b".."), "info['file tree']", "another layout"),
     (lambda _, i: _rename(i, b"..", b"2.png"), "info['file tree']", "another layout"),

@@ -1,9 +1,8 @@
 """libtorrent's 108 test torrents: each is refused, and for a reason that is written down here.
 
 None has our layout, so none is accepted; what is held is *why*.  Of the 42 that everybody must
-refuse, 36 are refused for what is wrong with them.  3 have keys out of order, which is looked at
-first, 2 another layout, which is held before their lists are compared, and 1 is of v1 only, with
-names twice, which nobody looks at.
+refuse, 39 are refused for what is wrong with them; the other 3 have keys out of order, which is
+wrong as well, and is looked at first.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 V1_ONLY = ("info['meta version']", "a torrent of v1 only")
 NOT_OURS = ("info['file tree']", "of another layout")
+TWICE = (".path", "an earlier file has the same")
 UNORDERED = ("", "does not come after")
 NO_LAYER = ("['piece layers']", "missing, and its file is larger than a piece")
 NO_LAYERS = ("['piece layers']", "missing, expected a dictionary")
@@ -34,7 +34,7 @@ PIECE_LENGTH = ("info['piece length']", "a power of two from 16 KiB to 32 MiB")
 # Where and why each is refused that is not of v1 only.  Those that libtorrent refuses too:
 MALFORMED = {
     "bad_name": UNORDERED,
-    "duplicate_files2": V1_ONLY,
+    "duplicate_files2": TWICE,
     "invalid_file_size": UNORDERED,
     "invalid_info": ("info", "got a string, expected a dictionary"),
     "invalid_name": ("info.name", "got an integer, expected a string"),
@@ -54,8 +54,7 @@ MALFORMED = {
     "negative_piece_len": PIECE_LENGTH,
     "no_name": ("info.name", "missing"),
     "string": ("", "expected a dictionary, got a string"),
-    # Its v1 and v2 lists differ, which is looked for where the layout is ours.
-    "v2_bad_file_alignment": NOT_OURS,
+    "v2_bad_file_alignment": ("info.files[3]", "does not begin with a piece"),
     "v2_deep_recursion": ("", "nested more than 64 deep"),
     "v2_empty_filename": ("info['file tree']", "a folder with the properties of a file"),
     "v2_invalid_file": ("info['file tree'].test64K.length", "expected a dictionary"),
@@ -66,7 +65,7 @@ MALFORMED = {
     "v2_invalid_root_hash": WRONG_LAYER,
     "v2_large_file": ("info['file tree'].test1MB.length", "expected 0 to"),
     "v2_large_offset": ("info['file tree']['1'].length", "expected 0 to"),
-    "v2_mismatching_metadata": NOT_OURS,
+    "v2_mismatching_metadata": ("info.files", "not the files that the file tree has"),
     "v2_missing_file_root_invalid_symlink": ("['pieces root']", "missing"),
     "v2_no_power2_piece": PIECE_LENGTH,
     "v2_non_multiple_piece_layer": ("['piece layers']", "513 bytes are no row of hashes"),
@@ -83,6 +82,8 @@ MALFORMED = {
 # spelling of everything, and for paths BUCKET, ID.EXT below a variant.
 FOREIGN = {
     **dict.fromkeys((f"empty-files-{number}" for number in range(1, 6)), NOT_OURS),
+    "duplicate_files": TWICE,
+    "empty_path_multi": TWICE,
     "large_piece_size": PIECE_LENGTH,
     "pad_file": UNORDERED,
     "pad_file_no_path": UNORDERED,
