@@ -219,7 +219,7 @@ class Transfer:
         return None
 
     async def _attempt(self, worker: Worker, host: int, job: Job) -> None:
-        started_s = time.monotonic()
+        started_s, slot = time.monotonic(), asyncio.current_task()
         running = asyncio.ensure_future(worker.run(job.batch, None if self._offline else host))
         job.attempts.add(running)
         outcome = None
@@ -228,12 +228,14 @@ class Transfer:
             self._durations.append(time.monotonic() - started_s)
         except asyncio.CancelledError:
             # Another host was first, unless it is this slot that is to end.
-            task = asyncio.current_task()
-            if not job.finished or (task is not None and task.cancelling()):
+            if not job.finished or (slot is not None and slot.cancelling()):
                 raise
         finally:
             job.attempts.discard(running)
         await self._settle(host, job, outcome)
+        if slot is not None and slot.cancelling():
+            # What ran had an outcome all the same, such as a host that failed in that moment.
+            raise asyncio.CancelledError
 
     async def _settle(self, host: int, job: Job, outcome: Outcome | None) -> None:
         """Take the result of one attempt, None for one that another host overtook."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -366,6 +366,32 @@ async def test_files_that_fail_are_all_counted_and_some_named(
 async def test_a_disk_that_refuses_ends_the_run(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "original").symlink_to("/")
     result = await transfer(publisher, every(publisher, tmp_path), honest)
+    assert isinstance(result.error, StoreError)
+
+
+class Refused:
+    """A worker whose disk refuses one batch; the host fails when the others are cancelled."""
+
+    def __init__(self) -> None:
+        self._first = True
+
+    async def run(self, batch: Batch, host: int | None) -> Outcome:
+        """The outcome of any batch."""
+        assert host is not None
+        if self._first:
+            self._first = False
+            await asyncio.sleep(0.05)
+            return Outcome(error=StoreError(f"{batch.path(0)}: refused"))
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return Outcome(error=TransferError(f"{batch.path(0)}: gone"))
+
+
+async def test_an_outcome_does_not_hide_that_the_run_is_over(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    ending = run(("http://127.0.0.1:9",), [Refused()], every(publisher, tmp_path), [])
+    result = await asyncio.wait_for(ending, LIMIT_S)
     assert isinstance(result.error, StoreError)
 
 
