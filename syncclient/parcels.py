@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,9 +77,11 @@ class Parcels:
 
     async def next(self) -> Parcel | None:
         """The next parcel for the hosts; None once nothing is left and peers hold nothing."""
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_HEAD_START_S):
                 await self.opened.wait()
+        except TimeoutError:
+            self.opened.set()
         while not self._free:
             if not self._held_files:
                 self.ended.set()

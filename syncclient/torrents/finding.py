@@ -75,6 +75,8 @@ class PeerFinder:
         self._trackers = list(range(len(hosts.urls)))
         self._peers: dict[bytes, tuple[Address, ...]] = {}
         self._announced: dict[bytes, tuple[Run, State]] = {}
+        # Those that know of us, and have to be told when we leave.
+        self._told: set[int] = set()
         self.waiting: set[bytes] = set()
         # By torrent, how many offer it, as the tracker that knows the most of them counts.
         self.seeds: dict[bytes, int] = {}
@@ -118,7 +120,8 @@ class PeerFinder:
         found: dict[bytes, dict[Address, None]] = {}
         self.waiting.clear()
         self.seeds.clear()
-        for host in list(self._trackers):
+        # Who never answered need not be told that we leave.
+        for host in [one for one in self._trackers if states or one in self._told]:
             for start in range(0, len(told), MAX_HASHES // 2):
                 if not await self._tell(host, told[start : start + MAX_HASHES // 2], found):
                     break
@@ -133,7 +136,7 @@ class PeerFinder:
             wait_s = min(2 * wait_s, self.interval_s, EAGER_S)
 
     async def leave(self) -> None:
-        """Say goodbye."""
+        """Say goodbye to those that answered."""
         with suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self.announce({})
@@ -163,6 +166,7 @@ class PeerFinder:
             if error.status in _NO_TRACKER:
                 self._trackers.remove(host)
             return False
+        self._told.add(host)
         self.interval_s = max(1.0, float(answer.interval_s))
         for number, (key, _, _) in enumerate(pairs):
             addresses = found.setdefault(key, {})

@@ -101,6 +101,20 @@ def reserve_port(listen: str) -> tuple[str, int]:
     ), port
 
 
+async def _before(end: asyncio.Event, doing: Coroutine[Any, Any, None]) -> bool:
+    """Do something, and give it up at the end; whether it was done."""
+    task, ending = asyncio.ensure_future(doing), asyncio.ensure_future(end.wait())
+    try:
+        await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+        return task.done()
+    finally:
+        task.cancel()
+        ending.cancel()
+        await asyncio.gather(task, ending, return_exceptions=True)
+
+
 class _Peers:
     """The peers' side of a run: one swarm, or after a crash one after the other.
 
@@ -162,7 +176,8 @@ class _Peers:
             return bool(wished)
         wait_s = FIRST_WAIT_S
         while not parcels.ended.is_set():
-            await finder.announce(wished)
+            if not await _before(parcels.ended, finder.announce(wished)):
+                return False
             if finder.knows_somebody:
                 return True
             if not finder.has_tracker:
