@@ -1,7 +1,8 @@
 """The results as a value that is written as JSON, and as tables for people.
 
-``python -m tests.bench.report RESULTS.json`` writes the tables between the marks in
-docs/explanation/performance.md anew, and the picture: no figure there is written by hand.
+``python -m tests.bench.report RESULTS.json…`` writes the tables between the marks in
+docs/explanation/performance.md anew, and the picture: no figure there is written by hand.  Several
+files are runs one after another, each under its own conditions.
 """
 
 from __future__ import annotations
@@ -162,12 +163,19 @@ def markdown(rows: Iterator[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def section(document: Document) -> str:
-    """What stands between the marks: where it was measured, verdicts, and every contest."""
+def joined(documents: Sequence[Document]) -> Document:
+    """The contests of several runs."""
+    return {"contests": [one for document in documents for one in document["contests"]]}
+
+
+def section(documents: Sequence[Document]) -> str:
+    """What stands between the marks: verdicts, then where and how it was, and every contest."""
     picture = f"![How many times as fast](../images/{PICTURE.name})"
-    parts = [_conditions(document), picture, markdown(verdicts_table(document))]
-    for contest in document["contests"]:
-        parts += [f"**{contest['name']}**: {contest['title']}.", markdown(runs_table(contest))]
+    parts = [picture, markdown(verdicts_table(joined(documents)))]
+    for document in documents:
+        parts.append(_conditions(document))
+        for contest in document["contests"]:
+            parts += [f"**{contest['name']}**: {contest['title']}.", markdown(runs_table(contest))]
     return "\n\n".join(parts)
 
 
@@ -183,15 +191,15 @@ def _conditions(document: Document) -> str:
     return "\n".join(lines)
 
 
-def write_page(document: Document, page: Path = PAGE, picture: Path = PICTURE) -> None:
+def write_page(documents: Sequence[Document], page: Path = PAGE, picture: Path = PICTURE) -> None:
     """Put the section between its marks, and draw the picture.  ValueError without marks."""
     before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"{page} has no {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{section(document)}\n\n{END}{after}")
-    picture.write_text(draw(document))
+    page.write_text(f"{before}{BEGIN}\n\n{section(documents)}\n\n{END}{after}")
+    picture.write_text(draw(joined(documents)))
 
 
 if __name__ == "__main__":
-    write_page(json.loads(Path(sys.argv[1]).read_text()))
+    write_page([json.loads(Path(name).read_text()) for name in sys.argv[1:]])

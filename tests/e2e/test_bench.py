@@ -41,7 +41,7 @@ def test_a_benchmark_of_two_jobs_ends_with_verdicts_and_a_page(
     assert "MISSED" in capsys.readouterr().out
 
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write_page(document, page, picture)
+    report.write_page([document], page, picture)
     text = page.read_text()
     assert text.startswith(f"before\n{report.BEGIN}\n")
     assert text.endswith(f"{report.END}\nafter\n")
