@@ -121,7 +121,7 @@ class Nest:
         for writer in self._writers:
             writer.close()
         for process in self._processes:
-            if not self._taken:
+            if not self._taken and process.returncode is None:
                 with suppress(ProcessLookupError):
                     process.kill()
             await process.wait()

@@ -20,7 +20,7 @@ _MAX_BLOB_BYTES = 2**31
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Record:
-    """What was last seen in one bucket folder, n files sorted by (id, extension name).
+    """What was last seen in one bucket folder, n files in any order.
 
     ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns or
     UNSURE · digests (n, 32) u8.  ``folder_mtime_ns`` is UNSURE unless nothing changed since the

@@ -192,6 +192,7 @@ class _Reader:
             self._socket.close()
             self._socket = None
         if process is not None:
-            with suppress(ProcessLookupError):
-                process.kill()
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
             await process.wait()
