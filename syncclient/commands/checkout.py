@@ -19,6 +19,7 @@ from syncclient.commands.options import (
 )
 from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.config import CONFIG_NAME, load_tree_config, private_folder
+from syncclient.documents import replace_durably
 from syncclient.events import Listener
 from syncclient.look import Look
 from syncclient.output import Output
@@ -96,8 +97,8 @@ def _share_records(source: Folders, dest: Folders) -> None:
     """Give the new tree the old one's root, descriptors and manifests: it works offline."""
     try:
         for old, new, copy in (
-            (source.trust, dest.trust, shutil.copy2),
-            (source.releases, dest.releases, shutil.copy2),
+            (source.trust, dest.trust, _copy_durably),
+            (source.releases, dest.releases, _copy_durably),
             (source.cache, dest.cache, _link_or_copy),
         ):
             # Half a copy, of a run that was interrupted, is begun again.
@@ -107,10 +108,15 @@ def _share_records(source: Folders, dest: Folders) -> None:
                 shutil.copytree(old, new, symlinks=True, copy_function=copy)
         notices = source.records / "notices"
         if notices.exists():
-            shutil.copy2(notices, dest.records / "notices")
+            _copy_durably(str(notices), str(dest.records / "notices"))
     except (OSError, shutil.Error) as error:
         message = f"{dest.records}: the records of {source.records} cannot be copied ({error})"
         raise StoreError(message) from error
+
+
+def _copy_durably(old: str, new: str) -> None:
+    """Copy a small file that must be whole, or not there, when the power fails."""
+    replace_durably(Path(new), [Path(old).read_bytes()])
 
 
 def _link_or_copy(old: str, new: str) -> None:
