@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,6 +117,16 @@ def empty(extensions: tuple[str, ...] = ()) -> Entries:
         layers=np.empty(0, np.uint16),
         chunks=np.empty((0, DIGEST_BYTES), np.uint8),
     )
+
+
+def joined_codes(
+    parts: Sequence[tuple[tuple[str, ...], npt.NDArray[np.unsignedinteger[Any]]]],
+) -> tuple[tuple[str, ...], U32]:
+    """Columns of codes one after another, and one table of names in place of each one's own."""
+    names = dict.fromkeys(name for table, _ in parts for name in table)
+    numbers = {name: code for code, name in enumerate(names)}
+    recoded = [np.array([numbers[name] for name in table], np.uint32)[own] for table, own in parts]
+    return tuple(names), np.concatenate(recoded)
 
 
 def _union(tables: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

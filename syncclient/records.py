@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from manifests.columns import I64, U8, U16, U32, U64, Bools
+from manifests.columns import I64, U8, U16, U32, U64, Bools, joined_codes
 from manifests.digest import DIGEST_BYTES
 from syncclient.state import RACY_NS, UNSURE
 
@@ -70,13 +70,11 @@ EMPTY_RECORD = Record(
 
 def joined(parts: Sequence[Record]) -> Record:
     """The files of several buckets, one after another, with one table of extensions."""
-    names = dict.fromkeys(name for part in parts for name in part.extensions)
-    table = {name: code for code, name in enumerate(names)}
-    codes = [np.array([table[name] for name in part.extensions], np.uint16) for part in parts]
+    extensions, exts = joined_codes([(part.extensions, part.exts) for part in parts])
     return Record(
-        extensions=tuple(table),
+        extensions=extensions,
         ids=np.concatenate([part.ids for part in parts]),
-        exts=np.concatenate([own[part.exts] for own, part in zip(codes, parts, strict=True)]),
+        exts=exts.astype(np.uint16),
         sizes=np.concatenate([part.sizes for part in parts]),
         mtimes=np.concatenate([part.mtimes for part in parts]),
         digests=np.concatenate([part.digests for part in parts]),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from manifests.columns import I64, U32, U64, Bools
+from manifests.columns import I64, U32, U64, Bools, joined_codes
 from syncclient.files import (
     OPEN_FOLDER,
     OPEN_READ,
@@ -93,13 +93,11 @@ class Listing:
     @classmethod
     def joined(cls, parts: Sequence[Listing]) -> Listing:
         """The files of several folders, one after another, with one table of extensions."""
-        names = dict.fromkeys(name for part in parts for name in part.extensions)
-        table = {name: code for code, name in enumerate(names)}
-        codes = [np.array([table[name] for name in part.extensions], np.uint32) for part in parts]
+        extensions, exts = joined_codes([(part.extensions, part.exts) for part in parts])
         return cls(
-            extensions=tuple(table),
+            extensions=extensions,
             ids=np.concatenate([part.ids for part in parts]),
-            exts=np.concatenate([own[part.exts] for own, part in zip(codes, parts, strict=True)]),
+            exts=exts,
             sizes=np.concatenate([part.sizes for part in parts]),
             mtimes=np.concatenate([part.mtimes for part in parts]),
             inodes=np.concatenate([part.inodes for part in parts]),

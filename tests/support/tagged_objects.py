@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from unittest.mock import patch
 
 import msgpack
 import zstandard
 
-from manifests.digest import Digest
 from manifests.framed import FramedWriter
 from manifests.framedref import FramedRef
 from manifests.metadata import rowfile
@@ -20,6 +19,7 @@ from manifests.model import TableRef
 from manifests.tagindex import build, postings
 from manifests.tagindex.build import IndexBuilder
 from tests.support import tagged_words as words
+from tests.support.framedobjects import framed
 
 # A writer may close a frame early.  A dozen posts fill no frame of 16,384 ordinals, and only a
 # list that has a frame of its own can be one bit a post.
@@ -42,7 +42,8 @@ def tag_index() -> tuple[bytes, FramedRef]:
             raise ValueError(faults)
         builder.add(kind, content)
     with patch.object(postings, "FRAME_GAPS", FRAME_GAPS):
-        return framed(build.KIND, builder.finish)
+        ref, data = framed(build.KIND, builder.finish)
+        return data, ref
 
 
 def table(name: str) -> tuple[bytes, TableRef]:
@@ -61,26 +62,9 @@ def table(name: str) -> tuple[bytes, TableRef]:
             writer.add(rowfile.SECTION, frame.keys[0], data)
         return {}
 
-    data, ref = framed(rowfile.KIND, write)
+    ref, data = framed(rowfile.KIND, write)
     text_bytes = sum(frame.text_bytes for frame in frames)
     return data, TableRef(name=name, rows=len(rows), raw_bytes=text_bytes, ref=ref)
-
-
-def framed(
-    kind: str, write: Callable[[FramedWriter], Mapping[str, Any]]
-) -> tuple[bytes, FramedRef]:
-    """A framed object of what ``write`` adds, with the map that it gives."""
-    parts: list[bytes] = []
-    writer = FramedWriter(kind, parts.append)
-    size, header_digest, header_bytes = writer.finish(write(writer))
-    data = b"".join(parts)
-    ref = FramedRef(
-        digest=Digest.of(data),
-        size_bytes=size,
-        header_digest=header_digest,
-        header_bytes=header_bytes,
-    )
-    return data, ref
 
 
 def describe_header(data: bytes, ref: FramedRef) -> dict[str, Any]:

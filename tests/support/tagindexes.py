@@ -8,8 +8,7 @@ from typing import Any
 
 import orjson
 
-from manifests.digest import Digest
-from manifests.framed import FramedWriter, decode_framed
+from manifests.framed import decode_framed
 from manifests.framedref import FramedRef
 from manifests.metadata.rows import parse_block
 from manifests.metadata.tables import parse_pools, parse_relations, parse_tags
@@ -18,6 +17,7 @@ from manifests.query.predicates import Moment
 from manifests.query.search import Search
 from manifests.tagindex.build import KIND, IndexBuilder
 from manifests.tagindex.index import FramesMissing, TagIndex
+from tests.support.framedobjects import framed
 
 Row = Mapping[str, Any]
 
@@ -43,17 +43,7 @@ def build(
     builder.add_tags(parse_tags(lines(tags), "tags", 1)[0])
     if pools := list(pools):
         builder.add_pools(parse_pools(lines(pools), "pools", 1)[0])
-    written: list[bytes] = []
-    writer = FramedWriter(KIND, written.append)
-    size, header_digest, header_bytes = writer.finish(builder.finish(writer))
-    data = b"".join(written)
-    ref = FramedRef(
-        digest=Digest.of(data),
-        size_bytes=size,
-        header_digest=header_digest,
-        header_bytes=header_bytes,
-    )
-    return ref, data
+    return framed(KIND, builder.finish)
 
 
 class HeldIndex:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from manifests import columns
-from manifests.columns import CHUNK_BYTES, Entries
+from manifests.columns import CHUNK_BYTES, Entries, joined_codes
 from manifests.errors import ManifestError
 from tests.support.forgery import make_entries
 
@@ -110,3 +110,14 @@ def test_more_extensions_than_codes_are_refused() -> None:
     with pytest.raises(ManifestError, match="more than 255 in one variant") as caught:
         columns.concat([one, two, columns.empty((names[255],))])
     assert caught.value.where == "extensions"
+
+
+def test_codes_of_several_tables_become_codes_of_one() -> None:
+    parts = [
+        (("jpg", "png"), np.array([1, 0], np.uint16)),
+        ((), np.empty(0, np.uint16)),
+        (("png", "gif"), np.array([0, 1, 1], np.uint16)),
+    ]
+    names, codes = joined_codes(parts)
+    assert [names[code] for code in codes] == ["png", "jpg", "png", "gif", "gif"]
+    assert len(set(names)) == len(names)

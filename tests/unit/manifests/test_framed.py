@@ -24,23 +24,18 @@ from manifests.framed import (
     unpack_planes,
 )
 from manifests.framedref import FramedRef
+from tests.support.framedobjects import framed
 
 
 def written(sections: int = 1) -> tuple[FramedRef, bytes]:
     """How an object of one frame a section is named, and its bytes."""
-    parts: list[bytes] = []
-    writer = FramedWriter("birds", parts.append)
-    for number in range(sections):
-        writer.add(f"s{number}", 0, b"frame")
-    size, header_digest, header_bytes = writer.finish({})
-    data = b"".join(parts)
-    ref = FramedRef(
-        digest=Digest.of(data),
-        size_bytes=size,
-        header_digest=header_digest,
-        header_bytes=header_bytes,
-    )
-    return ref, data
+
+    def write(writer: FramedWriter) -> dict[str, str]:
+        for number in range(sections):
+            writer.add(f"s{number}", 0, b"frame")
+        return {}
+
+    return framed("birds", write)
 
 
 def read(ref: FramedRef, data: bytes, kind: str = "birds") -> FramedHeader:

@@ -41,6 +41,7 @@ from manifests.tagindex.values import (
     encode_sources,
 )
 from manifests.zstd import inflate
+from tests.support.framedobjects import framed
 from tests.support.tagindexes import build
 
 Sections = dict[str, list[tuple[int, bytes]]]
@@ -76,20 +77,14 @@ def good() -> tuple[Sections, dict[str, Any]]:
 
 
 def written(sections: Sections, about: Mapping[str, Any]) -> tuple[TagIndex, bytes, FramedHeader]:
-    parts: list[bytes] = []
-    writer = FramedWriter(KIND, parts.append)
-    for name, frames in sections.items():
-        for key, frame in frames:
-            writer.add(name, key, frame)
-    size, header_digest, header_bytes = writer.finish(about)
-    data = b"".join(parts)
-    ref = FramedRef(
-        digest=Digest.of(data),
-        size_bytes=size,
-        header_digest=header_digest,
-        header_bytes=header_bytes,
-    )
-    header = decode_framed(data[-header_bytes:], ref, KIND, "index")
+    def write(writer: FramedWriter) -> Mapping[str, Any]:
+        for name, frames in sections.items():
+            for key, frame in frames:
+                writer.add(name, key, frame)
+        return about
+
+    ref, data = framed(KIND, write)
+    header = decode_framed(data[-ref.header_bytes :], ref, KIND, "index")
     return TagIndex(header), data, header
 
 

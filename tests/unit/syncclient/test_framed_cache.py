@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from manifests.digest import Digest
 from manifests.errors import ManifestError, StoreError, TransferError
 from manifests.framed import FramedWriter, FrameKey
 from manifests.framedref import FramedRef
@@ -18,6 +17,7 @@ from syncclient.cachedobject import object_path
 from syncclient.framed import CachedFramed
 from syncclient.hosts import Hosts
 from syncclient.sources.host import HttpOptions
+from tests.support.framedobjects import framed
 from tests.support.rawhost import Ranges, RawHost, Script, flip, for_paths, honest, raw_host, times
 
 KIND = "test"
@@ -39,21 +39,17 @@ EVERY_FRAME = [(section, number) for section in "ab" for number in range(FRAMES)
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FramedRef]:
     """A folder to serve, and the one object in it: two sections of frames."""
-    parts: list[bytes] = []
-    writer = FramedWriter(KIND, parts.append)
-    for section, number in EVERY_FRAME:
-        writer.add(section, number, frame_data((section, number)))
-    size, header_digest, header_bytes = writer.finish({"name": "x"})
-    data, repo = b"".join(parts), tmp_path_factory.mktemp("repo")
-    path = repo / object_path(Digest.of(data))
+
+    def write(writer: FramedWriter) -> dict[str, str]:
+        for section, number in EVERY_FRAME:
+            writer.add(section, number, frame_data((section, number)))
+        return {"name": "x"}
+
+    ref, data = framed(KIND, write)
+    repo = tmp_path_factory.mktemp("repo")
+    path = repo / object_path(ref.digest)
     path.parent.mkdir(parents=True)
     path.write_bytes(data)
-    ref = FramedRef(
-        digest=Digest.of(data),
-        size_bytes=size,
-        header_digest=header_digest,
-        header_bytes=header_bytes,
-    )
     return repo, ref
 
 
