@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -466,3 +468,15 @@ def test_free_room_is_asked_of_a_folder_that_is_not_there_yet(tmp_path: Path) ->
 def test_runs_sort_by_time() -> None:
     assert run_name() <= run_name()
     assert run_name().endswith(f"-{os.getpid()}")
+
+
+def test_no_other_run_has_names_of_ours_in_staging() -> None:
+    """In a container the numbers of processes are the same every time."""
+    code = (
+        "import os, pathlib; os.getpid = lambda: 7\n"
+        "from syncclient.store import Store\n"
+        "print(Store(pathlib.Path('x'), 'run')._new_name())"
+    )
+    words = [sys.executable, "-P", "-c", code]
+    names = [subprocess.run(words, capture_output=True, check=True).stdout for _ in range(2)]
+    assert names[0] != names[1]
