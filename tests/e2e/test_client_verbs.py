@@ -20,6 +20,8 @@ import pytest
 
 from manifests.columns import CHUNK_BYTES
 from server.signing import open_signing
+from syncclient.state import State
+from tests.support.buckets import There, to_record
 from tests.support.client import Run, bucketsync, contents, started, trashed
 from tests.support.commands import publisher as publishing
 from tests.support.commands import serving
@@ -818,12 +820,14 @@ def test_files_of_a_dropped_variant_that_are_assets_now_stay(tmp_path: Path) -> 
     tree = tmp_path / "tree"
     with raw_host(made.repo) as running:
         assert bucketsync("clone", running.url, tree).code == 0
-        with closing(sqlite3.connect(tree / ".bucketsync/state.db")) as db:
-            db.execute(
-                "INSERT INTO bucket SELECT '512px', bucket, folder_mtime, settled, files, boot, "
-                "data FROM bucket WHERE variant = 'original'"
-            )
-            db.commit()
+        with closing(State(tree / ".bucketsync/state.db", print)) as state:
+            for bucket in range(10):
+                here = (tree / f"512px/{bucket:04d}").iterdir()
+                seen = {
+                    path.name: There(data=path.read_bytes(), mtime_ns=path.stat().st_mtime_ns)
+                    for path in here
+                }
+                state.store("512px", bucket, to_record(seen))
         done = bucketsync("upgrade", tree, "--delete", "--max-delete", "100%")
         assert (done.code, done["files_removed"], done["files_kept"]) == (0, 0, 50)
     assert contents(tree).keys() >= paths.keys()
