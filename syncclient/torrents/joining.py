@@ -101,7 +101,7 @@ def reserve_port(listen: str) -> tuple[str, int]:
     ), port
 
 
-async def _before(end: asyncio.Event, doing: Coroutine[Any, Any, None]) -> bool:
+async def before(end: asyncio.Event, doing: Coroutine[Any, Any, None]) -> bool:
     """Do something, and give it up at the end; whether it was done."""
     task, ending = asyncio.ensure_future(doing), asyncio.ensure_future(end.wait())
     try:
@@ -176,7 +176,7 @@ class _Peers:
             return bool(wished)
         wait_s = FIRST_WAIT_S
         while not parcels.ended.is_set():
-            if not await _before(parcels.ended, finder.announce(wished)):
+            if not await before(parcels.ended, finder.announce(wished)):
                 return False
             if finder.knows_somebody:
                 return True

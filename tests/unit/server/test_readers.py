@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -137,3 +138,19 @@ async def test_answers_are_bounded_and_their_memory_is_given_back(
     assert 0 < kept_bytes(readers) <= 16 * BATCH_BYTES
     with readers.batch():
         pass
+
+
+async def test_a_place_whose_memory_could_not_be_had_is_there_the_next_time(
+    files: JoinedFiles,
+) -> None:
+    only = Readers(1, answers=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # So that no further descriptor is to be had.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"), only.batch():
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert await read(only, files) == expected()
+    await only.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import numpy as np
 import pytest
 
 from syncclient.parcels import Parcels, parcels_of
 from syncclient.settling import Work
+from syncclient.torrents.joining import before
 from syncclient.tree import Listing
 from tests.support.buckets import to_entries
 
@@ -34,3 +37,20 @@ async def test_hosts_wait_once_for_peers_that_never_come(monkeypatch: pytest.Mon
     assert await parcels.next() is not None
     assert await parcels.next() is None
     assert parcels.ended.is_set()
+
+
+async def test_an_announce_to_who_is_silent_ends_with_the_run() -> None:
+    end, given_up = asyncio.Event(), asyncio.Event()
+
+    async def announce() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    asking = asyncio.create_task(before(end, announce()))
+    await asyncio.sleep(0)
+    end.set()
+    assert not await asyncio.wait_for(asking, 10)
+    assert given_up.is_set()
+    assert await before(asyncio.Event(), asyncio.sleep(0))
