@@ -70,8 +70,16 @@ def wishes(
 ) -> dict[bytes, tuple[Run, State]]:
     """The torrents of which enough is wanted to be worth their metainfo, for an announce."""
     wished = dict[bytes, tuple[Run, State]]()
+    free: dict[tuple[int, str, int], list[Parcel]] = {}
+    for parcel in parcels.free():
+        place = parcel.layer, parcel.work.variant, parcel.work.bucket
+        free.setdefault(place, []).append(parcel)
     for run in runs:
-        wanted = sum(parcel.size_bytes for parcel in parcels.free() if run.may_hold(parcel))
+        wanted = sum(
+            parcel.size_bytes
+            for bucket in range(run.ref.first_bucket, run.ref.last_bucket + 1)
+            for parcel in free.get((run.layer, run.variant, bucket), ())
+        )
         if wanted and (alone or wanted >= _WORTH * run.ref.size_bytes):
             wished[run.key] = (run, State.LEECHING)
     return wished
