@@ -22,6 +22,9 @@ _SPARE_BYTES = 2**30
 # A file takes an inode, a name, and half a block of waste; twice that costs nothing in a sparse
 # image.
 _FILE_BYTES = 2**13
+# ext4 gives up delayed allocation, and writes back at once, where less is free than about twice
+# what is not yet written (ext4_nonda_switch): nothing of a run may come near that.
+_ROOM = 4
 _DIRTY = Path("/proc/sys/vm")
 # Written back neither because there is much nor because it is old: within a run nothing is.
 _QUIET_WRITEBACK = {
@@ -90,7 +93,7 @@ class Disks:
 
     def _make(self, image: Path) -> None:
         with image.open("wb") as file:
-            file.truncate(self.size_bytes + self.files * _FILE_BYTES + _SPARE_BYTES)
+            file.truncate(_ROOM * (self.size_bytes + self.files * _FILE_BYTES) + _SPARE_BYTES)
         inodes = 2 * self.files + 20_000
         # All tables now: else a kernel thread writes them while something is measured.
         tables = "lazy_itable_init=0,lazy_journal_init=0"
