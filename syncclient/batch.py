@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from manifests.digest import CHUNK_BYTES
+from manifests.digest import CHUNK_BYTES, DIGEST_BYTES
 from manifests.errors import StoreError, TransferError
 from syncclient.files import FileStat
 from syncclient.store import Aside
@@ -18,10 +18,10 @@ RANGE_BYTES = CHUNK_BYTES
 class Batch:
     """Files of one folder: what they are, where they come from, where they go.
 
-    All lists have one item a file.  ``place`` is where a host has them, LAYER/VARIANT/BUCKET, or
-    the path of the one object that they are, then ``whole``.  ``replaces`` is what the plan saw
-    under the name, None for nothing. A file larger than RANGE_BYTES is alone in its batch;
-    ``chunks`` are its chunk digests, if any.
+    All columns have one item a file; ``digests`` has DIGEST_BYTES of each.  ``place`` is where a
+    host has them, LAYER/VARIANT/BUCKET, or the path of the one object that they are, then
+    ``whole``.  ``replaces`` is what the plan saw under the name, None for nothing. A file larger
+    than RANGE_BYTES is alone in its batch; ``chunks`` are its chunk digests, if any.
     """
 
     # Variant and bucket, or "" and the path of an asset.
@@ -30,7 +30,7 @@ class Batch:
     folder: tuple[str, ...]
     names: Sequence[str]
     sizes: Sequence[int]
-    digests: Sequence[bytes]
+    digests: bytes
     mtime_ns: int
     replaces: Sequence[FileStat | None]
     place: str
@@ -61,6 +61,10 @@ class Batch:
         """The URL path of one file."""
         return self.place if self.whole else f"files/{self.place}/{self.names[row]}"
 
+    def digest(self, row: int) -> bytes:
+        """The BLAKE3 that one file must have."""
+        return self.digests[DIGEST_BYTES * row : DIGEST_BYTES * (row + 1)]
+
     def path(self, row: int) -> str:
         """Where a file goes, for people."""
         return "/".join((*self.folder, self.names[row]))
@@ -73,7 +77,7 @@ class Batch:
             folder=self.folder,
             names=[self.names[row] for row in rows],
             sizes=[self.sizes[row] for row in rows],
-            digests=[self.digests[row] for row in rows],
+            digests=b"".join([self.digest(row) for row in rows]),
             mtime_ns=self.mtime_ns,
             replaces=[self.replaces[row] for row in rows],
             place=self.place,

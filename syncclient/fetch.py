@@ -27,6 +27,7 @@ from syncclient.files import hash_open, open_regular
 from syncclient.largefile import LargeFile
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
+from syncclient.sources.intake import Intake
 from syncclient.store import PlaceBytes, Store
 
 # What all batches under way in a process may hold together, and one of them at the most.
@@ -37,6 +38,7 @@ _LOOSE_AT_ONCE = 8
 _BUSY = {429, 503}
 
 _NOBODY = "no other tree on this machine holds it, and there is no host to ask"
+_WRONG = ": the bytes that came do not have the BLAKE3 of the manifest"
 _WRONG_FROM_PEERS = "what peers delivered does not have the BLAKE3 of the manifest"
 
 T = TypeVar("T")
@@ -83,6 +85,8 @@ class Runner:
         self._room = Room(_ROOM_BYTES)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="disk")
         self._stores: dict[str, Store] = {}
+        # For the sources that this is given: they rest while files are written.
+        self.intake = Intake()
 
     async def __aenter__(self) -> Self:
         """Nothing to open: stores are opened when a batch first needs them."""
@@ -101,6 +105,7 @@ class Runner:
     async def on_disk(self, function: Callable[[], T]) -> T:
         """Run something in the disk thread, to its end even if the caller is cancelled."""
         future = asyncio.get_running_loop().run_in_executor(self._disk, function)
+        self.intake.rest(future)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -191,6 +196,8 @@ class Runner:
                     for index, data in bunch
                 ]
                 await self._place(batch, _files_of(batch, parts), outcome)
+                for _, data in bunch:
+                    self.intake.give_back(data)
         source.packs = True
 
     async def _place(
@@ -201,7 +208,8 @@ class Runner:
         def work() -> None:
             with self.store(batch.root).placing(batch.folder) as place:
                 for row, data in files:
-                    _place_checked(place, batch, row, data, outcome)
+                    if not _place_checked(place, batch, row, data, outcome):
+                        outcome.problems.append(Problem(row=row, text=f"{batch.url(row)}{_WRONG}"))
 
         await self.on_disk(work)
 
@@ -262,24 +270,16 @@ def _files_of(batch: Batch, ranges: Sequence[_Range]) -> Iterator[tuple[int, mem
 
 def _place_checked(
     place: PlaceBytes, batch: Batch, row: int, data: memoryview, outcome: Outcome
-) -> None:
-    digest = batch.digests[row]
+) -> bool:
+    """Give bytes their name; False if they do not have the digest of the manifest."""
+    digest = batch.digest(row)
     if digest_bytes(data) != digest:
-        text = f"{batch.url(row)}: the bytes that came do not have the BLAKE3 of the manifest"
-        outcome.problems.append(Problem(row=row, text=text))
-        return
-    _place_bytes(place, batch, row, data, outcome)
-
-
-def _place_bytes(
-    place: PlaceBytes, batch: Batch, row: int, data: memoryview, outcome: Outcome
-) -> None:
-    """Give verified bytes their name."""
-    digest = batch.digests[row]
+        return False
     aside = place(batch.names[row], data, digest, batch.mtime_ns, batch.replaces[row])
     if aside is not None:
         outcome.asides.append(aside)
     outcome.done.append(row)
+    return True
 
 
 def _from_trees(runner: Runner, batch: Batch, outcome: Outcome) -> list[int]:
@@ -306,13 +306,13 @@ def _from_tree(runner: Runner, batch: Batch, row: int, folder: str, outcome: Out
         if os.fstat(fd).st_size != batch.sizes[row]:
             return False
         with suppress(StoreError):
-            if hash_open(fd, with_chunks=False).digest != batch.digests[row]:
+            if hash_open(fd, with_chunks=False).digest != batch.digest(row):
                 return False
             store = runner.store(batch.root)
             place = (
                 batch.folder,
                 batch.names[row],
-                batch.digests[row],
+                batch.digest(row),
                 batch.mtime_ns,
                 batch.replaces[row],
             )
@@ -348,8 +348,7 @@ def _from_memory(  # noqa: PLR0913 (a file of a batch, from where it is to where
         data = memoryview(os.read(fd, batch.sizes[row] + 1))
     finally:
         os.close(fd)
-    if digest_bytes(data) != batch.digests[row]:
+    if not _place_checked(place, batch, row, data, outcome):
         return False
-    _place_bytes(place, batch, row, data, outcome)
     outcome.peer_bytes += batch.sizes[row]
     return True

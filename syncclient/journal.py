@@ -52,7 +52,7 @@ class Journal:
                 self._notes.assets[bucket] = AssetRecord(
                     size_bytes=batch.sizes[row],
                     mtime_ns=batch.mtime_ns,
-                    digest=batch.digests[row],
+                    digest=batch.digest(row),
                 )
             return
         if rows:
@@ -105,7 +105,7 @@ class Journal:
 def _columns(noted: Iterable[tuple[Batch, Sequence[int]]]) -> Record:
     """Files that were placed; one placed twice counts once."""
     files = {
-        batch.names[row]: (batch.sizes[row], batch.digests[row], batch.mtime_ns)
+        batch.names[row]: (batch.sizes[row], batch.digest(row), batch.mtime_ns)
         for batch, rows in noted
         for row in rows
     }

@@ -39,7 +39,7 @@ class LargeFile:
         self._outcome = outcome
         self._size = batch.sizes[0]
         self._name = batch.names[0]
-        key = "/".join((*batch.folder, self._name)).encode() + batch.digests[0]
+        key = "/".join((*batch.folder, self._name)).encode() + batch.digest(0)
         self._part = f"{digest_bytes(key).hex()[:32]}.part"
 
     async def fetch(self) -> None:
@@ -103,6 +103,8 @@ class LargeFile:
         async with aclosing(self._source.stretch(self._batch.url(0), spans)) as bunches:
             async for bunch in bunches:
                 await self._runner.on_disk(partial(self._write, fd, first, bunch))
+                for _, data in bunch:
+                    self._runner.intake.give_back(data)
 
     def _write(self, fd: int, first: int, pieces: Sequence[Piece]) -> None:
         for index, data in pieces:
@@ -115,7 +117,7 @@ class LargeFile:
     def _finish(self, fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         os.ftruncate(fd, self._size)
-        if hash_open(fd, with_chunks=False).digest != self._batch.digests[0]:
+        if hash_open(fd, with_chunks=False).digest != self._batch.digest(0):
             self._store.drop_part(self._part)
             text = (
                 f"{self._batch.url(0)}: the bytes that came do not have the BLAKE3 of the release"
@@ -125,7 +127,7 @@ class LargeFile:
             self._part,
             self._batch.folder,
             self._name,
-            self._batch.digests[0],
+            self._batch.digest(0),
             self._batch.mtime_ns,
             self._batch.replaces[0],
         )

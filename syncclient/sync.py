@@ -7,6 +7,7 @@ code: it finds less to do.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -223,7 +224,7 @@ class Sync:
                 folder=folder,
                 names=[name],
                 sizes=[asset.size_bytes],
-                digests=[asset.digest.raw],
+                digests=asset.digest.raw,
                 mtime_ns=self._wish.descriptor.layers[-1].date * 10**9,
                 replaces=[replaces],
                 place=object_path(asset.digest),
@@ -247,12 +248,12 @@ class Sync:
             root=str(self.places.root(work.variant)),
             folder=self.places.folder(work.variant, work.bucket),
             names=entries.names(),
-            sizes=entries.sizes.tolist(),
-            digests=[digest.tobytes() for digest in entries.digests],
+            sizes=array("Q", entries.sizes.tobytes()),
+            digests=entries.digests.tobytes(),
             mtime_ns=layer.date * 10**9,
             replaces=[work.replaces[int(row)] for row in rows],
             place=f"{layer.name}/{work.variant}/{bucket}",
-            offsets=entries.offsets.tolist(),
+            offsets=array("Q", entries.offsets.tobytes()),
             chunks=entries.chunks.tobytes(),
             locals=self._wish.local_folders(work.variant, bucket),
             hard_link=self._wish.hard_link,

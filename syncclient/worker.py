@@ -69,7 +69,9 @@ class LocalWorker:
 
     async def _source(self, host: int) -> HttpSource:
         if host not in self._sources:
-            source = HttpSource(self._setup.urls[host], self._setup.options, self._limiter)
+            source = HttpSource(
+                self._setup.urls[host], self._setup.options, self._limiter, self._runner.intake
+            )
             self._sources[host] = source
             await self._stack.enter_async_context(source)
         return self._sources[host]

@@ -28,6 +28,7 @@ from syncclient.sources.host import (
     range_header,
     user_agent,
 )
+from syncclient.sources.intake import Intake
 from syncclient.sources.pipeline import BulkError, Kind, Piece, Pipeline, Request, Train
 
 __all__ = ["Bulk", "Piece"]
@@ -40,10 +41,10 @@ class Bulk:
     """The connections to one host; belongs to one event loop.  Close it at the end.
 
     Whoever waits meets BulkError for an answer that is not the plain one.  How long to wait is the
-    caller's affair; what comes is told to ``floor``.
+    caller's affair; what comes is told to ``floor``, and when to receive by ``intake``.
     """
 
-    def __init__(self, url: str, options: HttpOptions, floor: SpeedFloor) -> None:
+    def __init__(self, url: str, options: HttpOptions, floor: SpeedFloor, intake: Intake) -> None:
         parts = urlsplit(url)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._address = parts.hostname or "", parts.port or (443 if self._tls else 80)
@@ -54,6 +55,7 @@ class Bulk:
         )
         self._options = options
         self._floor = floor
+        self._intake = intake
         self._pipelines: list[Pipeline] = []
         self._opening = asyncio.Lock()
 
@@ -169,7 +171,7 @@ class Bulk:
             try:
                 async with asyncio.timeout(self._options.timeout_s):
                     _, pipeline = await loop.create_connection(
-                        lambda: Pipeline(self._floor), host, port, ssl=self._tls
+                        lambda: Pipeline(self._floor, self._intake), host, port, ssl=self._tls
                     )
             except OSError as error:
                 raise BulkError("cannot be reached") from error

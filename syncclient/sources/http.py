@@ -17,6 +17,7 @@ from manifests.errors import TransferError
 from syncclient.sources.bulk import Bulk
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import HttpOptions, Span, Traffic, address, retry_after_s
+from syncclient.sources.intake import Intake
 from syncclient.sources.limits import TokenBucket
 from syncclient.sources.pipeline import BulkError, Piece, RefusedError
 
@@ -38,6 +39,7 @@ class HttpSource:
     url: str
     options: HttpOptions
     limiter: TokenBucket = field(default_factory=lambda: TokenBucket(0))
+    intake: Intake = field(default_factory=Intake)
     traffic: Traffic = field(default_factory=Traffic)
     # Whether the host has packs; None until one was asked for.
     packs: bool | None = None
@@ -55,7 +57,7 @@ class HttpSource:
         """Make ready; nothing is sent yet."""
         # A limited bandwidth is shared out bit by bit, which needs no speed.
         if Bulk.suits(self.url) and self.limiter.rate_bytes_s <= 0:
-            self._bulk = Bulk(self.url, self.options, self._floor)
+            self._bulk = Bulk(self.url, self.options, self._floor, self.intake)
             self._stack.callback(self._bulk.close)
         return self
 

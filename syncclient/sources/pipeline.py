@@ -22,6 +22,7 @@ from typing import Final, cast
 
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import Span
+from syncclient.sources.intake import Intake
 
 Piece = tuple[int, memoryview]
 
@@ -72,7 +73,7 @@ class Train:
     error: BulkError | None = None
     received_bytes: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    paused: asyncio.Transport | None = None
+    paused: Pipeline | None = None
 
     def take(self) -> list[Piece]:
         """What has come since the last call."""
@@ -84,7 +85,7 @@ class Train:
     def resume(self) -> None:
         """Let the connection go on."""
         if self.paused is not None:
-            self.paused.resume_reading()
+            self.paused.resume()
             self.paused = None
 
 
@@ -143,12 +144,14 @@ class Kind(Enum):
 class Pipeline(asyncio.BufferedProtocol):
     """One connection: requests go out at once, answers come in their order."""
 
-    def __init__(self, floor: SpeedFloor) -> None:
+    def __init__(self, floor: SpeedFloor, intake: Intake) -> None:
         self.waiting: deque[Request] = deque()
         self.is_closed = False
         # Whether anything came: a connection that was used may be closed at any time.
         self.has_answered = False
         self._floor = floor
+        self._intake = intake
+        self._pauses = 0
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
@@ -162,6 +165,7 @@ class Pipeline(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for answers."""
         self._transport = cast("asyncio.Transport", transport)
+        self._intake.join(self)
         self.begin()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 (asyncio gives no hint)
@@ -198,11 +202,28 @@ class Pipeline(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.write(texts)
 
+    def pause(self) -> None:
+        """Receive nothing more; each call wants one of :meth:`resume`."""
+        self._pauses += 1
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Receive again, unless somebody else still wants it to rest."""
+        self._pauses -= 1
+        if self._transport is not None and not self._pauses:
+            self._transport.resume_reading()
+
+    def grant(self, seconds: float) -> None:
+        """Take note that for so long nothing is received, through no fault of the host's."""
+        self._floor.pause(seconds)
+
     def close(self, error: BulkError | None = None) -> None:
         """Close the connection; ``error`` is that of the request which was being answered."""
         if self.is_closed:
             return
         self.is_closed = True
+        self._intake.leave(self)
         if self._transport is not None:
             self._transport.abort()
         if error is not None and self.waiting:
@@ -273,17 +294,13 @@ class Pipeline(asyncio.BufferedProtocol):
 
     def _piece(self, request: Request) -> Generator[None, None, None]:
         start, stop = request.spans[0]
-        piece, train = memoryview(bytearray(stop - start)), request.train
+        piece, train = self._intake.room(stop - start), request.train
         yield from self._into(train, piece)
         self.has_answered = True
         request.deliver(piece)
-        if (
-            train.ready_bytes > _HELD_BYTES
-            and train.paused is None
-            and self._transport is not None
-        ):
-            self._transport.pause_reading()
-            train.paused = self._transport
+        if train.ready_bytes > _HELD_BYTES and train.paused is None:
+            self.pause()
+            train.paused = self
 
     # ----------------------------------------------------------------- the bytes
 
@@ -317,7 +334,7 @@ def read_answers(data: bytes, spans: Sequence[Span], *, whole_bytes: int) -> lis
 
     Reads them as a connection would that gave these bytes; BulkError for all that is not plain.
     """
-    train, pipeline = Train(len(spans) + 1), Pipeline(SpeedFloor(2**62, 1))
+    train, pipeline = Train(len(spans) + 1), Pipeline(SpeedFloor(2**62, 1), Intake())
     pipeline.waiting.append(Request(train, "x", Kind.RANGES, 0, spans))
     pipeline.waiting.append(Request(train, "x", Kind.WHOLE, len(spans), ((0, whole_bytes),)))
     pipeline.begin()

@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -69,7 +70,10 @@ async def working(
     host: RawHost, *, timeout_s: float = 5
 ) -> AsyncIterator[Callable[[Batch], asyncio.Task[Outcome]]]:
     options = HttpOptions(timeout_s=timeout_s)
-    async with HttpSource(host.url, options) as source, Runner("run") as runner:
+    async with (
+        Runner("run") as runner,
+        HttpSource(host.url, options, intake=runner.intake) as source,
+    ):
         yield lambda batch: asyncio.create_task(runner.run(batch, source))
 
 
@@ -97,6 +101,21 @@ async def test_a_bucket_comes_out_of_its_pack(publisher: Publisher, tmp_path: Pa
     assert (outcome.problems, outcome.error, outcome.requests) == ([], None, 1)
     assert outcome.received_bytes == sum(batch.sizes) == host.sent_bytes
     assert mtimes(tmp_path) == {MTIME_NS}
+
+
+async def test_a_slow_disk_is_not_laid_to_a_host(publisher: Publisher, tmp_path: Path) -> None:
+    batch = bucket_batch(publisher.newest, BUCKET, tmp_path)
+    options = HttpOptions(timeout_s=0.4)
+    with raw_host(publisher.repo, honest) as host:
+        async with (
+            Runner("run") as runner,
+            HttpSource(host.url, options, intake=runner.intake) as source,
+        ):
+            writing = asyncio.create_task(runner.on_disk(lambda: time.sleep(2)))
+            outcome = await runner.run(batch, source)
+            await writing
+    assert (outcome.error, outcome.problems, outcome.requests) == (None, [], 1)
+    assert sorted(outcome.done) == list(range(len(batch.names)))
 
 
 async def test_only_the_wanted_ranges_are_fetched(publisher: Publisher, tmp_path: Path) -> None:

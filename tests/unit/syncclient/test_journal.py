@@ -43,7 +43,9 @@ async def test_placed_files_are_recorded_as_they_were_placed(state: State, tmp_p
     assert names(state, 1) == {"1.png", "11.png", "21.png", "31.png"}
     assert set(record.mtimes.tolist()) == {MTIME_NS}
     assert record.sizes.tolist() == list(batch.sizes[:4])
-    assert [digest.tobytes() for digest in record.digests] == list(batch.digests[:4])
+    assert [digest.tobytes() for digest in record.digests] == [
+        batch.digest(row) for row in range(4)
+    ]
     assert (record.settled, record.folder_mtime_ns) == ("", -1)
 
 
@@ -58,7 +60,7 @@ async def test_removed_files_are_forgotten(state: State, tmp_path: Path) -> None
 
 async def test_assets_come_and_go(state: State, tmp_path: Path) -> None:
     batch = large_batch(tmp_path, "url", b"readme")
-    asset = AssetRecord(size_bytes=6, mtime_ns=MTIME_NS, digest=batch.digests[0])
+    asset = AssetRecord(size_bytes=6, mtime_ns=MTIME_NS, digest=batch.digest(0))
     journal = Journal(state)
     object.__setattr__(batch, "key", ("", "docs/README"))
     journal.placed(batch, [0])
