@@ -7,6 +7,7 @@ exit codes.  Only the named verb's module is imported: start-up decides short ru
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -32,6 +33,9 @@ VERBS = (
     "trash",
 )
 
+# New objects after which garbage is looked for.
+_GARBAGE = 50_000
+
 
 def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     """The whole command line, or that of some verbs only."""
@@ -54,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["PYTHONSAFEPATH"] = "1"
     # numpy would start threads for linear algebra, which nobody here needs, and they spin.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A tenth of a short run is spent on looking for garbage among what was just imported.
+    gc.set_threshold(_GARBAGE)
     words = sys.argv[1:] if argv is None else list(argv)
     out = Output(_verb_of(words), json="--json" in words)
     try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,10 +78,10 @@ class Parcels:
 
     async def next(self) -> Parcel | None:
         """The next parcel for the hosts; None once nothing is left and peers hold nothing."""
-        try:
-            async with asyncio.timeout(_HEAD_START_S):
-                await self.opened.wait()
-        except TimeoutError:
+        if not self.opened.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEAD_START_S):
+                    await self.opened.wait()
             self.opened.set()
         while not self._free:
             if not self._held_files:

@@ -251,7 +251,7 @@ class Sync:
             sizes=array("Q", entries.sizes.tobytes()),
             digests=entries.digests.tobytes(),
             mtime_ns=layer.date * 10**9,
-            replaces=[work.replaces[int(row)] for row in rows],
+            replaces=[work.replaces[row] for row in rows.tolist()],
             place=f"{layer.name}/{work.variant}/{bucket}",
             offsets=array("Q", entries.offsets.tobytes()),
             chunks=entries.chunks.tobytes(),
@@ -305,6 +305,10 @@ class Sync:
 def batch_rows(entries: Entries, chosen: Rows) -> list[Rows]:
     """Cut entries of one bucket and layer into batches: in pack order, large files alone."""
     sizes = entries.sizes[chosen].astype(np.int64)
+    fits = len(sizes) <= _BATCH_FILES and sizes.sum() <= _BATCH_BYTES
+    if fits and sizes.max(initial=0) <= RANGE_BYTES:
+        # As most buckets are, and the arithmetic below takes a while.
+        return [chosen]
     large = chosen[sizes > RANGE_BYTES]
     batches = [large[n : n + 1] for n in range(len(large))]
     small = chosen[sizes <= RANGE_BYTES]

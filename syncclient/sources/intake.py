@@ -16,10 +16,10 @@ from manifests.digest import CHUNK_BYTES
 
 # A disk that takes longer than this is no fault of a host's.
 _LONG_S: Final = 0.5
-# Memory of this size is kept, so much of it at most; what is small costs little to get anew.
-_BLOCK_BYTES: Final = CHUNK_BYTES
+# Blocks that are kept; what is small costs little to get anew, and little is larger than a chunk.
 _BLOCKS: Final = 8
 _SMALL_BYTES: Final = 64 * 2**10
+_LARGE_BYTES: Final = CHUNK_BYTES
 
 T = TypeVar("T")
 
@@ -48,17 +48,20 @@ class Intake:
 
     def room(self, size_bytes: int) -> memoryview:
         """Memory for so many bytes, with anything in it."""
-        if not _SMALL_BYTES < size_bytes <= _BLOCK_BYTES:
-            return memoryview(bytearray(size_bytes))
-        block = self._spare.pop() if self._spare else bytearray(_BLOCK_BYTES)
-        return memoryview(block)[:size_bytes]
+        if size_bytes > _SMALL_BYTES:
+            for place, block in enumerate(self._spare):
+                if len(block) >= size_bytes:
+                    return memoryview(self._spare.pop(place))[:size_bytes]
+        return memoryview(bytearray(size_bytes))
 
     def give_back(self, room: memoryview) -> None:
         """Let memory be used again; nobody may look at it any more."""
         block = room.obj
-        if isinstance(block, bytearray) and len(block) == _BLOCK_BYTES:
+        if isinstance(block, bytearray) and _SMALL_BYTES < len(block) <= _LARGE_BYTES:
             self._spare.append(block)
-            del self._spare[_BLOCKS:]
+            if len(self._spare) > _BLOCKS:
+                # The smallest suits fewest.
+                self._spare.remove(min(self._spare, key=len))
 
     def join(self, connection: Resting) -> None:
         """One more connection."""

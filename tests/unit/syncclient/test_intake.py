@@ -63,9 +63,11 @@ def test_memory_is_used_again_once_it_is_given_back() -> None:
     first, second = intake.room(3 * MIB), intake.room(MIB)
     assert first.obj is not second.obj
     intake.give_back(first)
-    third = intake.room(4 * MIB)
+    third = intake.room(2 * MIB)
     assert third.obj is first.obj
-    assert len(third) == 4 * MIB
+    assert len(third) == 2 * MIB
+    intake.give_back(third)
+    assert intake.room(4 * MIB).obj is not first.obj
 
 
 @pytest.mark.parametrize("size", [0, 1000, 4 * MIB + 1])
@@ -78,10 +80,12 @@ def test_memory_of_another_size_is_not_kept(size: int) -> None:
     assert intake.room(MIB).obj is not room.obj
 
 
-def test_little_memory_is_kept() -> None:
+def test_little_memory_is_kept_the_largest_of_it() -> None:
     intake = Intake()
-    rooms = [intake.room(MIB) for _ in range(20)]
-    for room in rooms:
+    small = [intake.room(MIB) for _ in range(20)]
+    large = [intake.room(2 * MIB) for _ in range(3)]
+    for room in (*small, *large):
         intake.give_back(room)
     again = {id(intake.room(MIB).obj) for _ in range(20)}
-    assert len(again & {id(room.obj) for room in rooms}) == 8
+    assert len(again & {id(room.obj) for room in small}) == 5
+    assert len(again & {id(room.obj) for room in large}) == 3
