@@ -29,7 +29,14 @@ from server.publishing.links import Links, Method, Placed, Stage, boot_id, disk_
 from server.publishing.look import Look
 from server.publishing.piecehashes import encode_hashes
 from server.publishing.settled import file_table, open_bucket, settled_report
-from server.publishing.work import BucketReport, BucketTask, Counts, Placement, Workload
+from server.publishing.work import (
+    BucketReport,
+    BucketTask,
+    Counts,
+    Placement,
+    Sight,
+    Workload,
+)
 from server.record import STAT_ROW, StatRows
 from server.walk import walk_bucket
 from syncclient.tree import FileStat, Listing
@@ -77,6 +84,22 @@ def _opened(task: BucketTask) -> Iterator[_Bucket]:
             stage.close()
 
 
+def _see(task: BucketTask, folder_fd: int) -> Sight:
+    """What lies in the open folder of a bucket; a survey's sight of it, if that still holds."""
+    sight = task.sight
+    if sight is not None and sight.has_all_names(_mtime_ns(folder_fd)):
+        return sight
+    # The clock is read first: whatever changes after the listing has a later mtime.
+    at_ns = time.time_ns()
+    walk = walk_bucket(Path(task.tree), task.variant, task.folder_name, task.layout)
+    return Sight(at_ns=at_ns, walk=walk)
+
+
+def _mtime_ns(folder_fd: int) -> int:
+    """The mtime of an open folder, as :class:`Listing` says it of one that is not there."""
+    return os.fstat(folder_fd).st_mtime_ns if folder_fd >= 0 else -1
+
+
 class _Bucket:
     """One bucket while it is worked on; arrays are by row of its look, n rows by ascending id."""
 
@@ -86,10 +109,9 @@ class _Bucket:
         self._taker = Taker(folder_fd, task.place, stage, task.pieces)
         self._pieces: dict[int, FileHashes] = {}
         self._base = bucket_entries(task.lineage, task.bucket, task.layout.buckets)
-        # The clock is read first: whatever changes after the listing has a later mtime.
-        at_ns = time.time_ns()
-        self._walk = walk_bucket(Path(task.tree), task.variant, task.folder_name, task.layout)
-        self._recall(self._walk.entries, at_ns)
+        self._sight = _see(task, folder_fd)
+        self._walk = self._sight.walk
+        self._recall(self._walk.entries, self._sight.at_ns)
         self._compare()
         self._placed: dict[int, Placed] = {}
         self._recall_links()
@@ -166,6 +188,7 @@ class _Bucket:
             copy_files=int(copied.sum()),
             copy_bytes=int(blocks.sum()) * _BLOCK_BYTES,
             sizes=SizeSums.of(sizes),
+            sight=self._sight,
         )
 
     def link_known(self) -> None:

@@ -131,17 +131,23 @@ class Gathering:
             require_room(self.repository, linked * copies, copied * times, ROOM_HINT)
         self.progress.begin("read", files, size_bytes)
         # The largest first, so that no worker is left alone with one at the end.
-        left.sort(key=lambda work: -work.read_bytes)
-        tasks = (
-            replace(self._task(work.variant, work.bucket, aim), pieces=plans.get(work.variant))
-            for work in left
-        )
+        left.sort(key=lambda work: work.read_bytes)
+        tasks = self._tasks(left, aim, plans)
         few = max(files, linked) < _ALONE_FILES and max(size_bytes, copied) < _ALONE_BYTES
         # Hashing large files lets other threads run, and threads need no time to start.
         large = size_bytes >= files * _LARGE_BYTES
         for report in self.crew.run(carry_out, tasks, here=few, threads=large):
             self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
             yield report
+
+    def _tasks(
+        self, left: list[Workload], aim: _Aim, plans: Mapping[str, PiecePlan]
+    ) -> Iterator[BucketTask]:
+        """The tasks of what is ``left``, from its end, where each is taken away."""
+        while left:
+            work = left.pop()
+            task = self._task(work.variant, work.bucket, aim)
+            yield replace(task, pieces=plans.get(work.variant), sight=work.sight)
 
     def _survey(
         self, tasks: Iterator[BucketTask], count: int

@@ -19,7 +19,7 @@ import blake3
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError
-from manifests.torrents.pieces import FileHashes, PieceHasher
+from manifests.torrents.pieces import FileHashes, PieceHasher, hash_pieces
 from server.audit.content import Content, inspect_bytes, inspect_open
 from server.publishing.links import Method, Placed, Stage, disk_error, write_all
 from server.publishing.piecehashes import PiecePlan
@@ -74,6 +74,9 @@ class Taker:
         self._folder_fd = folder_fd
         self._place = place
         self._stage = stage
+        reflinks = stage is not None and stage.reflinks
+        # A file of up to this size is read whole before anything is made of it.
+        self._memory_bytes = -1 if reflinks else CHUNK_BYTES
 
     def take(self, name: str, base_digest: bytes | None, listed: FileStat | None = None) -> Taken:
         """Read one file, and put it into the stage unless its digest is ``base_digest``.
@@ -81,10 +84,14 @@ class Taker:
         ``listed`` is what a listing said of it.  StoreError if it changed, or was not there,
         twice.
         """
-        if listed is not None and self._fits_memory(listed.size_bytes):
-            taken = self._try(1, name, self._take_listed, name, base_digest, listed)
-            if taken is not None:
-                return taken
+        if listed is not None and listed.size_bytes <= self._memory_bytes:
+            # As _try does it, without a call that each of millions of files would pay for.
+            try:
+                return self._take_listed(name, base_digest, listed)
+            except (_ChangedError, FileNotFoundError):
+                self._take_back(name)
+            except OSError as error:
+                raise disk_error(f"{self._place}/{name}", error) from error
         taken = self._try(_TRIES, name, self._take, name, base_digest)
         if taken is None:
             raise StoreError(
@@ -107,12 +114,16 @@ class Taker:
             try:
                 return action(*args, **kwargs)
             except (_ChangedError, FileNotFoundError):
-                if self._stage is not None and self._stage.is_used:
-                    with suppress(FileNotFoundError):
-                        self._stage.drop(name)
+                self._take_back(name)
             except OSError as error:
                 raise disk_error(f"{self._place}/{name}", error) from error
         return None
+
+    def _take_back(self, name: str) -> None:
+        """Leave nothing in the stage of a file that changed."""
+        if self._stage is not None and self._stage.is_used:
+            with suppress(FileNotFoundError):
+                self._stage.drop(name)
 
     def _open(self, name: str) -> tuple[int, FileStat]:
         fd = os.open(name, OPEN_READ, dir_fd=self._folder_fd)
@@ -121,10 +132,6 @@ class Taker:
             os.close(fd)
             raise _ChangedError
         return fd, FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
-
-    def _fits_memory(self, size_bytes: int) -> bool:
-        """Whether a file is read whole before anything is made of it."""
-        return size_bytes <= CHUNK_BYTES and not (self._stage is not None and self._stage.reflinks)
 
     def _take_listed(self, name: str, base_digest: bytes | None, listed: FileStat) -> Taken:
         """Take a small file with one look at it, after it was read: it still is as ``listed``."""
@@ -135,11 +142,11 @@ class Taker:
         finally:
             os.close(fd)
         now = (info.st_size, info.st_mtime_ns, info.st_ino)
-        if now != listed or len(data) != info.st_size or not stat.S_ISREG(info.st_mode):
+        if now != listed or len(data) != now[0] or not stat.S_ISREG(info.st_mode):
             raise _ChangedError
-        plan, stage = self._plan, self._stage
-        digest, pieces = digest_bytes(data), None if plan is None else plan.hash(data)
-        placed = None
+        plan, stage, placed = self._plan, self._stage, None
+        digest = digest_bytes(data)
+        pieces = None if plan is None else hash_pieces(data, plan.piece_bytes, hybrid=plan.hybrid)
         if stage is not None and digest != base_digest:
             placed = self._put(name, stage, -1, listed, data)
         return Taken(digest, b"", inspect_bytes(data), listed, placed, pieces)

@@ -159,10 +159,13 @@ class Stage:
 
     def write(self, name: str, data: bytes) -> Placed:
         """Make a file of bytes in memory."""
-        out = self.create(name)
+        out = os.open(name, _CREATE, _MODE, dir_fd=self.folder_fd)
         try:
-            write_all(out, data)
-            return self.finish(out, Method.COPY)
+            written = os.write(out, data)
+            if written < len(data):
+                write_all(out, memoryview(data)[written:])
+            os.utime(out, ns=self._times)
+            return Placed(Method.COPY, self._times[0], os.fstat(out).st_ino)
         finally:
             os.close(out)
 

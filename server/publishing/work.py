@@ -5,15 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import Enum
 
+import numpy as np
+
 from manifests.columns import U32, Entries
 from manifests.paths import Layout, SafePath
 from manifests.torrents.grouping import SizeSums
 from server.audit.inspection import FileTable
 from server.publishing.lineage import LayerFile
 from server.publishing.links import Target
+from server.publishing.look import is_racy
 from server.publishing.piecehashes import PiecePlan
 from server.record import StatRows
-from server.walk import Stray
+from server.walk import BucketWalk, Stray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sight:
+    """A bucket's folder as it was seen from ``at_ns`` on; nothing that changed later is older."""
+
+    at_ns: int
+    walk: BucketWalk
+
+    def has_all_names(self, folder_mtime_ns: int) -> bool:
+        """Whether the names seen are those in the folder, whose mtime is this by now.
+
+        What the files hold and how they look may have changed, and whoever reads one finds out.
+        """
+        seen_ns = self.walk.entries.folder_mtime_ns
+        return seen_ns == folder_mtime_ns and not is_racy(np.array([seen_ns]), self.at_ns)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +41,7 @@ class BucketTask:
 
     ``look`` and ``links`` are what the publisher remembers of it; with ``is_settled`` the base
     holds just what ``look`` saw.  ``lineage`` are the layers of the base.  Without a ``target``
-    (``--in-place``) no file is made.
+    (``--in-place``) no file is made.  ``sight`` is that of a survey, which spares a second one.
     """
 
     tree: str
@@ -35,6 +54,7 @@ class BucketTask:
     links: bytes | None
     target: Target | None
     pieces: PiecePlan | None = None
+    sight: Sight | None = None
 
     @property
     def folder_name(self) -> str:
@@ -52,7 +72,8 @@ class Workload:
     """What is left to do for a bucket.
 
     Files and bytes to read; and how many files and bytes (in whole blocks) copies in the layer
-    would take, as far as can be told before reading.  ``sizes`` are of all files of the bucket.
+    would take, as far as can be told before reading.  ``sizes`` are of all files of the bucket,
+    ``sight`` is what was seen of them.
     """
 
     variant: str
@@ -62,6 +83,7 @@ class Workload:
     copy_files: int
     copy_bytes: int
     sizes: SizeSums
+    sight: Sight
 
 
 class Placement(Enum):

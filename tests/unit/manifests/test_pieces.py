@@ -39,6 +39,7 @@ def test_an_empty_file_has_no_hashes() -> None:
         b"",
         b"",
     )
+    assert hashes == PieceHasher(64 * KIB).finish()
 
 
 @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK])
