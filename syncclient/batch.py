@@ -10,6 +10,9 @@ from manifests.errors import StoreError, TransferError
 from syncclient.files import FileStat
 from syncclient.store import Aside
 
+# Of one batch, and of batches that are carried out together.
+BATCH_BYTES = 2 * CHUNK_BYTES
+BATCH_FILES = 1000
 # Bytes held in memory for one range; also the largest file that is fetched in one go.
 RANGE_BYTES = CHUNK_BYTES
 
@@ -51,6 +54,11 @@ class Batch:
     def large(self) -> bool:
         """Whether this is one large file, fetched by chunks into a staged part."""
         return self.sizes[0] > RANGE_BYTES
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(self.sizes)
 
     @property
     def pack(self) -> str:

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -41,6 +43,8 @@ _NOBODY = "no other tree on this machine holds it, and there is no host to ask"
 _WRONG = ": the bytes that came do not have the BLAKE3 of the manifest"
 _WRONG_FROM_PEERS = "what peers delivered does not have the BLAKE3 of the manifest"
 
+_NOTHING = memoryview(b"")
+
 T = TypeVar("T")
 
 
@@ -50,7 +54,60 @@ class _Range:
 
     rows: list[int]
     start: int = 0
-    data: bytes | bytearray | memoryview = b""
+    data: memoryview = _NOTHING
+
+
+@dataclass(slots=True, eq=False)
+class _Errand:
+    """A batch on its way: its ``rows`` that nobody brought yet, and what came of its pack.
+
+    ``to_come`` ranges are still awaited.
+    """
+
+    batch: Batch
+    rows: list[int]
+    outcome: Outcome = field(default_factory=Outcome)
+    parts: list[_Range] = field(default_factory=list)
+    to_come: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the rows."""
+        return sum(self.batch.sizes[row] for row in self.rows)
+
+    def settle(self) -> None:
+        """Take away the rows that came or failed."""
+        settled = {*self.outcome.done, *(problem.row for problem in self.outcome.problems)}
+        self.rows = [row for row in self.rows if row not in settled]
+
+    def begin(self) -> list[packs.Run]:
+        """The ranges of the pack to ask for, as places in ``rows``; empty files have come."""
+        sizes, offsets = self.batch.sizes, self.batch.offsets
+        found = packs.runs(
+            [offsets[row] for row in self.rows],
+            [sizes[row] for row in self.rows],
+            max_bytes=RANGE_BYTES,
+        )
+        filled = [run for run in found if run.stop > run.start]
+        self.parts = [
+            _Range(self.rows[run.first : run.last]) for run in found if run.stop == run.start
+        ]
+        self.to_come = len(filled)
+        return filled
+
+    def came(self, run: packs.Run, data: memoryview) -> None:
+        """Take one of those ranges."""
+        self.parts.append(_Range(self.rows[run.first : run.last], run.start, data))
+        self.to_come -= 1
+
+    def files(self) -> Iterator[tuple[int, memoryview]]:
+        """The files in what came: rows, and their bytes."""
+        sizes, offsets = self.batch.sizes, self.batch.offsets
+        for part in self.parts:
+            view, start = part.data, part.start
+            for row in part.rows:
+                begin = offsets[row] - start
+                yield row, view[begin : begin + sizes[row]]
 
 
 class Room:
@@ -119,41 +176,84 @@ class Runner:
             self._stores[root] = Store(Path(root), self._run).__enter__()
         return self._stores[root]
 
-    async def run(self, batch: Batch, source: HttpSource | None) -> Outcome:
-        """Do as much of ``batch`` as can be done; never raises but for a cancel or a bug.
+    async def run(self, batches: Sequence[Batch], source: HttpSource | None) -> list[Outcome]:
+        """Do as much of ``batches`` as can be done; never raises but for a cancel or a bug.
 
-        After a cancel every finished file is in the tree, and nothing else is visible.
+        After a cancel every finished file is in the tree, and nothing else is visible.  What was
+        received for all is counted with the first one.
         """
-        outcome = Outcome()
-        try:
-            rows = list(range(len(batch.names)))
-            if batch.locals:
-                rows = await self.on_disk(lambda: _from_trees(self, batch, outcome))
-            if source is None:
-                text = _WRONG_FROM_PEERS if batch.staged else _NOBODY
-                outcome.problems += [Problem(row=row, text=text, missing=True) for row in rows]
-            elif rows:
-                await self._from_host(batch, rows, source, outcome)
-        except (TransferError, StoreError) as error:
-            outcome.error = error
-        except OSError as error:
-            place = Path(batch.root, *batch.folder)
-            outcome.error = StoreError(f"{place}: {error.strerror or error}")
-        if source is not None:
-            traffic = source.traffic.take()
-            outcome.received_bytes, outcome.requests = traffic.received_bytes, traffic.requests
-        return outcome
+        errands = [_Errand(batch, list(range(len(batch.names)))) for batch in batches]
+        for errand in errands:
+            if errand.batch.locals:
+                trees = partial(_from_trees, self, errand.batch, errand.outcome)
+                await _carry([errand], self.on_disk(trees))
+        if source is None:
+            for errand in errands:
+                text = _WRONG_FROM_PEERS if errand.batch.staged else _NOBODY
+                errand.outcome.problems += [
+                    Problem(row=row, text=text, missing=True) for row in errand.rows
+                ]
+        else:
+            some = [errand for errand in errands if errand.rows]
+            if len(some) > 1:
+                await _carry(some, self._together(some, source))
+            for errand in errands:
+                if errand.rows and errand.outcome.error is None:
+                    await _carry([errand], self._from_host(errand, source))
+            traffic, first = source.traffic.take(), errands[0].outcome
+            first.received_bytes, first.requests = traffic.received_bytes, traffic.requests
+        return [errand.outcome for errand in errands]
 
-    async def _from_host(
-        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
-    ) -> None:
-        wanted_bytes = sum(batch.sizes[row] for row in rows)
+    # ----------------------------------------------------------------- some batches together
+
+    async def _together(self, errands: Sequence[_Errand], source: HttpSource) -> None:
+        """Bring what a host just gives of small batches, all of them asked for at once.
+
+        What kind of host it is, the first batch has to show by itself.
+        """
+        if source.packs is None:
+            return
+        wanted_bytes = sum(errand.size_bytes for errand in errands)
         async with self._room.taken(min(wanted_bytes, _MOST_HELD_BYTES)):
-            await self._ask(batch, rows, source, outcome)
+            if source.packs:
+                await self._packs_together(errands, source)
+            else:
+                await self._just_given(errands, source)
 
-    async def _ask(
-        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
-    ) -> None:
+    async def _packs_together(self, errands: Sequence[_Errand], source: HttpSource) -> None:
+        """Place each batch when all of it has come."""
+        owners: list[tuple[_Errand, packs.Run]] = []
+        asked: list[tuple[str, list[Span]]] = []
+        for errand in errands:
+            filled = errand.begin()
+            owners += [(errand, run) for run in filled]
+            asked.append((errand.batch.pack, [(run.start, run.stop) for run in filled]))
+        await self._place_whole([errand for errand in errands if not errand.to_come])
+        async with aclosing(source.together(asked)) as bunches:
+            async for bunch in bunches:
+                complete: list[_Errand] = []
+                for number, data in bunch:
+                    errand, run = owners[number]
+                    errand.came(run, data)
+                    if not errand.to_come:
+                        complete.append(errand)
+                await self._place_whole(complete)
+
+    async def _place_whole(self, errands: Sequence[_Errand]) -> None:
+        """Check and write what came of some batches."""
+        if errands:
+            await self._place([(errand, errand.files()) for errand in errands])
+            for errand in errands:
+                self._give_back(part.data for part in errand.parts)
+
+    # ----------------------------------------------------------------- one batch
+
+    async def _from_host(self, errand: _Errand, source: HttpSource) -> None:
+        async with self._room.taken(min(errand.size_bytes, _MOST_HELD_BYTES)):
+            await self._ask(errand, source)
+
+    async def _ask(self, errand: _Errand, source: HttpSource) -> None:
+        batch, outcome = errand.batch, errand.outcome
         if batch.large:
             try:
                 await LargeFile(self, batch, source, outcome).fetch()
@@ -164,7 +264,7 @@ class Runner:
             return
         if batch.pack and source.packs is not False:
             try:
-                await self._from_pack(batch, rows, source, outcome)
+                await self._from_pack(errand, source)
             except TransferError as error:
                 if not error.missing and error.status not in {200, 400, 416}:
                     raise
@@ -172,55 +272,54 @@ class Runner:
                 # exactly.
                 if error.status in {200, 404} and source.packs is None:
                     source.packs = False
-                rows = [row for row in rows if row not in set(outcome.done)]
+                errand.settle()
             else:
                 return
-        await self._loose(batch, rows, source, outcome)
+        await self._loose(errand, source)
 
-    async def _from_pack(
-        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
-    ) -> None:
-        offsets, sizes = [batch.offsets[row] for row in rows], [batch.sizes[row] for row in rows]
-        found = packs.runs(offsets, sizes, max_bytes=RANGE_BYTES)
-        filled = [run for run in found if run.stop > run.start]
+    async def _from_pack(self, errand: _Errand, source: HttpSource) -> None:
+        """Place whatever comes as it comes."""
+        filled = errand.begin()
+        if errand.parts:
+            await self._place([(errand, errand.files())])
         spans: list[Span] = [(run.start, run.stop) for run in filled]
-        empty = [_Range(rows[run.first : run.last]) for run in found if run.stop == run.start]
-        if empty:
-            await self._place(batch, _files_of(batch, empty), outcome)
-        async with aclosing(source.ranges(batch.pack, spans)) as bunches:
+        async with aclosing(source.ranges(errand.batch.pack, spans)) as bunches:
             async for bunch in bunches:
-                parts = [
-                    _Range(
-                        rows[filled[index].first : filled[index].last], filled[index].start, data
-                    )
-                    for index, data in bunch
-                ]
-                await self._place(batch, _files_of(batch, parts), outcome)
-                for _, data in bunch:
-                    self.intake.give_back(data)
+                errand.parts.clear()
+                for index, data in bunch:
+                    errand.came(filled[index], data)
+                await self._place([(errand, errand.files())])
+                self._give_back(data for _, data in bunch)
         source.packs = True
 
     async def _place(
-        self, batch: Batch, files: Iterable[tuple[int, memoryview]], outcome: Outcome
+        self, portions: Iterable[tuple[_Errand, Iterable[tuple[int, memoryview]]]]
     ) -> None:
-        """Check and write files, each a row of the batch and its bytes."""
+        """Check and write files, each a row of its batch and its bytes."""
 
         def work() -> None:
-            with self.store(batch.root).placing(batch.folder) as place:
-                for row, data in files:
-                    if not _place_checked(place, batch, row, data, outcome):
-                        outcome.problems.append(Problem(row=row, text=f"{batch.url(row)}{_WRONG}"))
+            for errand, files in portions:
+                batch, outcome = errand.batch, errand.outcome
+                with self.store(batch.root).placing(batch.folder) as place:
+                    for row, data in files:
+                        if not _place_checked(place, batch, row, data, outcome):
+                            text = f"{batch.url(row)}{_WRONG}"
+                            outcome.problems.append(Problem(row=row, text=text))
 
         await self.on_disk(work)
 
-    async def _loose(
-        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
-    ) -> None:
+    def _give_back(self, pieces: Iterable[memoryview]) -> None:
+        for piece in pieces:
+            self.intake.give_back(piece)
+
+    async def _loose(self, errand: _Errand, source: HttpSource) -> None:
         """One request a file; a file the host refuses does not stop the others.
 
         A host that cannot be reached, or is busy, stops them all.
         """
-        rows = await self._just_given(batch, rows, source, outcome)
+        await self._just_given([errand], source)
+        errand.settle()
+        batch, outcome = errand.batch, errand.outcome
         gate = asyncio.Semaphore(_LOOSE_AT_ONCE)
         refused: list[TransferError] = []
 
@@ -236,36 +335,46 @@ class Runner:
                     else:
                         refused.append(error)
                     return
-                await self._place(batch, [(row, memoryview(data))], outcome)
+                await self._place([(errand, [(row, memoryview(data))])])
 
         with first_of_group():
             async with asyncio.TaskGroup() as group:
-                for row in rows:
+                for row in errand.rows:
                     group.create_task(one(row))
         if refused:
             raise refused[0]
 
-    async def _just_given(
-        self, batch: Batch, rows: list[int], source: HttpSource, outcome: Outcome
-    ) -> list[int]:
-        """Place the files that the host gives without further ado; the rows of the others."""
-        left = dict.fromkeys(rows)
-        paths, sizes = [batch.url(row) for row in rows], [batch.sizes[row] for row in rows]
+    async def _just_given(self, errands: Sequence[_Errand], source: HttpSource) -> None:
+        """Place the files that the host gives without further ado."""
+        owners = [(errand, row) for errand in errands for row in errand.rows]
+        paths = [errand.batch.url(row) for errand, row in owners]
+        sizes = [errand.batch.sizes[row] for errand, row in owners]
         async with aclosing(source.files(paths, sizes)) as bunches:
             async for bunch in bunches:
-                await self._place(batch, [(rows[n], data) for n, data in bunch], outcome)
-                for number, _ in bunch:
-                    del left[rows[number]]
-        return list(left)
+                came = [(*owners[number], data) for number, data in bunch]
+                await self._place(
+                    [
+                        (errand, [(row, data) for _, row, data in some])
+                        for errand, some in groupby(came, key=itemgetter(0))
+                    ]
+                )
 
 
-def _files_of(batch: Batch, ranges: Sequence[_Range]) -> Iterator[tuple[int, memoryview]]:
-    """The files that lie in some ranges of a pack."""
-    for part in ranges:
-        view, start = memoryview(part.data), part.start
-        for row in part.rows:
-            begin = batch.offsets[row] - start
-            yield row, view[begin : begin + batch.sizes[row]]
+async def _carry(errands: Sequence[_Errand], work: Awaitable[object]) -> None:
+    """Do something for some batches; an error becomes the outcome of those it leaves undone."""
+    try:
+        await work
+    except (TransferError, StoreError) as error:
+        failed: TransferError | StoreError | None = error
+    except OSError as error:
+        place = Path(errands[0].batch.root, *errands[0].batch.folder)
+        failed = StoreError(f"{place}: {error.strerror or error}")
+    else:
+        failed = None
+    for errand in errands:
+        errand.settle()
+        if errand.rows or isinstance(failed, StoreError):
+            errand.outcome.error = failed
 
 
 def _place_checked(

@@ -18,7 +18,7 @@ import numpy as np
 
 from manifests.columns import Entries
 from syncclient.assets import target_of
-from syncclient.batch import RANGE_BYTES, Batch, Outcome
+from syncclient.batch import BATCH_BYTES, BATCH_FILES, RANGE_BYTES, Batch, Outcome
 from syncclient.cachedobject import object_path
 from syncclient.events import Phase, Progress
 from syncclient.hatch import workers_worth
@@ -34,8 +34,6 @@ from syncclient.transfer import NAMED_FAILURES, Failure, OnOutcome, Patience, Tr
 from syncclient.worker import Worker, WorkerSetup, open_workers
 
 # A batch ends at whichever comes first.
-_BATCH_BYTES = 2 * RANGE_BYTES
-_BATCH_FILES = 1000
 # Of more than this peers get their part, however late they join; of less, hosts wait for them.
 _WAITED_FOR_BYTES = 256 * 2**20
 
@@ -305,7 +303,7 @@ class Sync:
 def batch_rows(entries: Entries, chosen: Rows) -> list[Rows]:
     """Cut entries of one bucket and layer into batches: in pack order, large files alone."""
     sizes = entries.sizes[chosen].astype(np.int64)
-    fits = len(sizes) <= _BATCH_FILES and sizes.sum() <= _BATCH_BYTES
+    fits = len(sizes) <= BATCH_FILES and sizes.sum() <= BATCH_BYTES
     if fits and sizes.max(initial=0) <= RANGE_BYTES:
         # As most buckets are, and the arithmetic below takes a while.
         return [chosen]
@@ -314,7 +312,7 @@ def batch_rows(entries: Entries, chosen: Rows) -> list[Rows]:
     small = chosen[sizes <= RANGE_BYTES]
     if len(small):
         sums = np.cumsum(entries.sizes[small].astype(np.int64))
-        group = (sums - 1) // _BATCH_BYTES
-        group = np.maximum(group, 0) * (len(small) + 1) + np.arange(len(small)) // _BATCH_FILES
+        group = (sums - 1) // BATCH_BYTES
+        group = np.maximum(group, 0) * (len(small) + 1) + np.arange(len(small)) // BATCH_FILES
         batches += np.split(small, np.flatnonzero(np.diff(group)) + 1)
     return batches

@@ -2,7 +2,8 @@
 
 Rules:
 
-* Every host has a few slots; a free slot takes the next batch, so a fast host simply takes more.
+* Every host has a few slots; a free slot takes the next batches, so a fast host simply takes more.
+  Small ones are carried out together: each by itself costs more than what it brings.
 * A batch that failed goes back to the queue and prefers a host that has not failed it.  A failing
   host waits (exponential backoff with jitter, or what it asked for by Retry-After) and is given up
   after several failures in a row; the run fails only when no host is left.
@@ -17,12 +18,12 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from manifests.errors import StoreError, TransferError, first_of_group
-from syncclient.batch import Batch, Outcome, Problem
+from syncclient.batch import BATCH_BYTES, BATCH_FILES, Batch, Outcome, Problem
 from syncclient.events import Notice
 from syncclient.sources.host import RedirectError
 from syncclient.worker import Worker
@@ -34,10 +35,14 @@ _SLOW_S = 3.0
 _SLOW_FACTOR = 3.0
 _LATE_CHECK_S = 1.0
 NAMED_FAILURES = 1000
-# Batches under way for each connection: one is placed, one comes, the others are asked for.
+# Attempts under way for each connection: one is placed, one comes, the others are asked for.
 # A far host needs many when buckets are small; of several hosts none should sit on work for long.
-_BATCHES_A_CONNECTION = 8
-_BATCHES_AMONG_HOSTS = 2
+_ATTEMPTS_A_CONNECTION = 4
+_ATTEMPTS_AMONG_HOSTS = 2
+# Batches that are carried out together.
+_TOGETHER = 16
+# What waits for a slot.
+_QUEUED_FILES = 100_000
 _RESUME_HINT = "What was fetched stays; run the same command again to go on."
 # Wrong bytes of a file from the last host that has it: once may be the line, twice is the host.
 _TRIES_FOR_BYTES = 2
@@ -60,7 +65,26 @@ class Job:
     lacks: frozenset[int] = frozenset()
     finished: bool = False
     running: dict[int, float] = field(default_factory=dict)
-    attempts: set[asyncio.Future[Outcome]] = field(default_factory=set)
+    attempts: set[Attempt] = field(default_factory=set)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is carried out by itself: it is large or an asset, or somebody failed it."""
+        failed = self.tries or self.avoid or self.lacks
+        return bool(failed or self.batch.large or not self.batch.pack)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Attempt:
+    """Jobs that one worker is at together."""
+
+    jobs: Sequence[Job]
+    running: asyncio.Future[list[Outcome]]
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether others have done all of it meanwhile."""
+        return all(job.finished for job in self.jobs)
 
 
 @dataclass(slots=True)
@@ -111,6 +135,8 @@ class Transfer:
         self._on_outcome = on_outcome
         self._on_notice = on_notice
         self._queue: deque[Job] = deque()
+        self._queued_files = 0
+        self._slots = 1
         self._flying: set[Job] = set()
         # Batches that brought something.
         self._brought = 0
@@ -127,27 +153,32 @@ class Transfer:
         Raises TransferError when no host is left, StoreError when the disk refuses; files that
         just failed are in ``failures``.
         """
-        depth = _BATCHES_A_CONNECTION if len(self._health) == 1 else _BATCHES_AMONG_HOSTS
+        depth = _ATTEMPTS_A_CONNECTION if len(self._health) == 1 else _ATTEMPTS_AMONG_HOSTS
         slots = [
             (worker, host)
             for _ in range(depth * self._patience.connections)
             for worker in self._workers
             for host in range(len(self._health))
         ]
+        self._slots = len(slots)
         with first_of_group():
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._feed(batches, len(slots)))
+                group.create_task(self._feed(batches))
                 for worker, host in slots:
                     group.create_task(self._serve(worker, host))
 
     # ----------------------------------------------------------------- the queue
 
-    async def _feed(self, batches: AsyncIterator[Batch], slots: int) -> None:
-        """Keep the queue a little longer than the slots, never the whole plan in memory."""
+    async def _feed(self, batches: AsyncIterator[Batch]) -> None:
+        """Keep enough for each slot in the queue, never the whole plan in memory."""
+        most = _TOGETHER * self._slots
         async for batch in batches:
             async with self._change:
-                await self._change.wait_for(lambda: len(self._queue) < 2 * slots)
+                await self._change.wait_for(
+                    lambda: len(self._queue) < most and self._queued_files < _QUEUED_FILES
+                )
                 self._queue.append(Job(batch))
+                self._queued_files += len(batch.names)
                 self._change.notify_all()
         async with self._change:
             self._fed = True
@@ -158,10 +189,28 @@ class Transfer:
         for place, job in enumerate(self._queue):
             if self._suits(host, job):
                 del self._queue[place]
+                self._queued_files -= len(job.batch.names)
                 return job
         if self._fed and not self._queue:
             return self._slowest_of_others(host)
         return None
+
+    def _together_for(self, host: int) -> list[Job]:
+        """Jobs for this host that one attempt carries out; none if there is nothing to do."""
+        # No slot takes what is enough for others.
+        most = min(_TOGETHER, len(self._queue) // self._slots)
+        first = self._next_for(host)
+        if first is None:
+            return []
+        jobs, files, size_bytes = [first], len(first.batch.names), first.batch.size_bytes
+        while len(jobs) < most and not first.alone and not self._queue[0].alone:
+            batch = self._queue[0].batch
+            files, size_bytes = files + len(batch.names), size_bytes + batch.size_bytes
+            if files > BATCH_FILES or size_bytes > BATCH_BYTES:
+                break
+            self._queued_files -= len(batch.names)
+            jobs.append(self._queue.popleft())
+        return jobs
 
     def _suits(self, host: int, job: Job) -> bool:
         """Whether no other host is a better choice for a job, now or once it is reached."""
@@ -196,56 +245,71 @@ class Transfer:
     # ----------------------------------------------------------------- a slot
 
     async def _serve(self, worker: Worker, host: int) -> None:
-        while (job := await self._take(host)) is not None:
-            await self._attempt(worker, host, job)
+        while jobs := await self._take(host):
+            await self._attempt(worker, host, jobs)
 
-    async def _take(self, host: int) -> Job | None:
-        """Wait for a job, and until the host may be asked; None when it need not be any more."""
+    async def _take(self, host: int) -> list[Job]:
+        """Wait for jobs, and until the host may be asked; none when it need not be any more."""
         health = self._health[host]
         async with self._change:
             while not self._done() and not health.dead:
                 pause_s = health.waits_until_s - time.monotonic()
-                job = self._next_for(host) if pause_s <= 0 else None
-                if job is not None:
-                    job.running[host] = time.monotonic()
-                    self._flying.add(job)
+                if pause_s <= 0 and (jobs := self._together_for(host)):
+                    for job in jobs:
+                        job.running[host] = time.monotonic()
+                        self._flying.add(job)
                     self._change.notify_all()
-                    return job
+                    return jobs
                 # Nobody but the clock tells that a pause is over, or that another host is late.
                 look_s = _LATE_CHECK_S if self._fed else None
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_s if pause_s > 0 else look_s):
                         await self._change.wait()
-        return None
+        return []
 
-    async def _attempt(self, worker: Worker, host: int, job: Job) -> None:
+    async def _attempt(self, worker: Worker, host: int, jobs: list[Job]) -> None:
         started_s, slot = time.monotonic(), asyncio.current_task()
-        running = asyncio.ensure_future(worker.run(job.batch, None if self._offline else host))
-        job.attempts.add(running)
-        outcome = None
+        batches = [job.batch for job in jobs]
+        running = asyncio.ensure_future(worker.run(batches, None if self._offline else host))
+        attempt = Attempt(jobs, running)
+        for job in jobs:
+            job.attempts.add(attempt)
+        outcomes: Sequence[Outcome | None] = [None] * len(jobs)
         try:
-            outcome = await running
+            outcomes = await running
             self._durations.append(time.monotonic() - started_s)
         except asyncio.CancelledError:
             # Another host was first, unless it is this slot that is to end.
-            if not job.finished or (slot is not None and slot.cancelling()):
+            if not attempt.overtaken or (slot is not None and slot.cancelling()):
                 raise
         finally:
-            job.attempts.discard(running)
-        await self._settle(host, job, outcome)
+            for job in jobs:
+                job.attempts.discard(attempt)
+        await self._settle(host, jobs, outcomes)
         if slot is not None and slot.cancelling():
             # What ran had an outcome all the same, such as a host that failed in that moment.
             raise asyncio.CancelledError
 
-    async def _settle(self, host: int, job: Job, outcome: Outcome | None) -> None:
-        """Take the result of one attempt, None for one that another host overtook."""
+    async def _settle(
+        self, host: int, jobs: Sequence[Job], outcomes: Sequence[Outcome | None]
+    ) -> None:
+        """Take the results of one attempt, None for what another host overtook."""
+        errors: list[TransferError | StoreError] = []
         async with self._change:
-            del job.running[host]
-            if outcome is not None:
-                self._take_outcome(host, job, outcome)
-            if not job.running:
-                self._flying.discard(job)
+            for job in jobs:
+                del job.running[host]
+            for job, outcome in zip(jobs, outcomes, strict=True):
+                try:
+                    if outcome is not None:
+                        self._take_outcome(host, job, outcome)
+                except (TransferError, StoreError) as error:
+                    # It ends the run, when all that was placed is noted.
+                    errors.append(error)
+                if not job.running:
+                    self._flying.discard(job)
             self._change.notify_all()
+        if errors:
+            raise errors[0]
 
     def _take_outcome(self, host: int, job: Job, outcome: Outcome) -> None:
         """The first attempt that ends well counts; of the others only what they received."""
@@ -265,8 +329,9 @@ class Transfer:
             job.avoid |= {host}
         else:
             job.finished = True
-            for overtaken in job.attempts:
-                overtaken.cancel()
+            for attempt in job.attempts:
+                if attempt.overtaken:
+                    attempt.running.cancel()
             self._follow_up(host, job, outcome)
 
     def _located(self, host: int, job: Job, problem: Problem) -> Problem:
@@ -339,6 +404,7 @@ class Transfer:
     ) -> None:
         """First in the queue where another host can help at once, last where none can."""
         job = Job(batch, tries=tries, brought=self._brought, avoid=avoid, lacks=lacks)
+        self._queued_files += len(batch.names)
         if self._living() - avoid - lacks:
             self._queue.appendleft(job)
         else:

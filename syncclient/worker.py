@@ -13,7 +13,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -43,8 +43,8 @@ class WorkerSetup:
 class Worker(Protocol):
     """Runs batches; several may be under way at once."""
 
-    async def run(self, batch: Batch, host: int | None) -> Outcome:
-        """Run one batch from the host of that number, or from local trees only."""
+    async def run(self, batches: Sequence[Batch], host: int | None) -> list[Outcome]:
+        """Run some batches from the host of that number, or from local trees only."""
         ...
 
 
@@ -76,10 +76,10 @@ class LocalWorker:
             await self._stack.enter_async_context(source)
         return self._sources[host]
 
-    async def run(self, batch: Batch, host: int | None) -> Outcome:
-        """Run one batch here."""
+    async def run(self, batches: Sequence[Batch], host: int | None) -> list[Outcome]:
+        """Run some batches here."""
         source = None if host is None else await self._source(host)
-        return await self._runner.run(batch, source)
+        return await self._runner.run(batches, source)
 
 
 class ProcessWorker:
@@ -87,7 +87,7 @@ class ProcessWorker:
 
     def __init__(self, process: Hatchling) -> None:
         self._process = process
-        self._waiting: dict[int, asyncio.Future[Outcome]] = {}
+        self._waiting: dict[int, asyncio.Future[list[Outcome]]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._serial = 0
 
@@ -106,14 +106,14 @@ class ProcessWorker:
             raise _ended()
         self._process.writer.write(packed(message))
 
-    async def run(self, batch: Batch, host: int | None) -> Outcome:
-        """Run one batch there; a cancel here cancels it there too."""
+    async def run(self, batches: Sequence[Batch], host: int | None) -> list[Outcome]:
+        """Run some batches there; a cancel here cancels them there too."""
         self._serial += 1
         serial = self._serial
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
         self._waiting[serial] = future
         try:
-            self._send(("run", serial, batch, host))
+            self._send(("run", serial, batches, host))
             return await future
         except asyncio.CancelledError:
             with suppress(SyncError):
@@ -124,10 +124,10 @@ class ProcessWorker:
 
     async def _read(self) -> None:
         try:
-            async for serial, outcome in messages(self._process.reader):
+            async for serial, outcomes in messages(self._process.reader):
                 future = self._waiting.get(serial)
                 if future is not None and not future.done():
-                    future.set_result(outcome)
+                    future.set_result(outcomes)
         finally:
             for future in self._waiting.values():
                 if not future.done():
@@ -185,10 +185,10 @@ async def _serve() -> None:
         asyncio.TaskGroup() as group,
     ):
 
-        async def run(serial: int, batch: Batch, host: int | None) -> None:
-            outcome = await worker.run(batch, host)
+        async def run(serial: int, batches: Sequence[Batch], host: int | None) -> None:
+            outcomes = await worker.run(batches, host)
             # Outcomes are small and the client reads at once, so this does not hold up the loop.
-            write_all(_STDOUT, packed((serial, outcome)))
+            write_all(_STDOUT, packed((serial, outcomes)))
 
         async for message in received:
             if message[0] == "run":

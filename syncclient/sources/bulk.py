@@ -87,11 +87,21 @@ class Bulk:
         self, path: str, wanted: Sequence[Span], traffic: Traffic
     ) -> AsyncGenerator[list[Piece], None]:
         """The bytes of spans by their number, in their order, as many at a time as have come."""
-        train, requests, first = Train(len(wanted)), deque[Request](), 0
-        while first < len(wanted):
-            spans = wanted[first : first + fitting(wanted[first : first + MAX_RANGES])]
-            requests.append(Request(train, path, Kind.RANGES, first, spans))
-            first += len(spans)
+        return self.together([(path, wanted)], traffic)
+
+    def together(
+        self, wanted: Sequence[tuple[str, Sequence[Span]]], traffic: Traffic
+    ) -> AsyncGenerator[list[Piece], None]:
+        """The bytes of spans of several resources; they are numbered right through."""
+        train, requests, number = Train(0), deque[Request](), 0
+        for path, spans in wanted:
+            first = 0
+            while first < len(spans):
+                some = spans[first : first + fitting(spans[first : first + MAX_RANGES])]
+                requests.append(Request(train, path, Kind.RANGES, number + first, some))
+                first += len(some)
+            number += len(spans)
+        train.left = number
         return self._run(train, requests, traffic)
 
     def stretch(

@@ -121,6 +121,22 @@ class HttpSource:
                 async for place, data in pieces:
                     yield [(order[place], memoryview(data))]
 
+    async def together(
+        self, wanted: Sequence[tuple[str, Sequence[Span]]]
+    ) -> AsyncGenerator[list[Piece], None]:
+        """The bytes of spans of several resources, numbered right through: what is just given.
+
+        What does not come has to be asked for by :meth:`ranges`, which tells why.
+        """
+        if self._bulk is not None:
+            async with (
+                self._plainly(""),
+                aclosing(self._bulk.together(wanted, self.traffic)) as bunches,
+            ):
+                async for bunch in bunches:
+                    self._strikes = 0
+                    yield bunch
+
     async def stretch(self, path: str, spans: Sequence[Span]) -> AsyncGenerator[list[Piece], None]:
         """Adjoining spans in one request, each delivered as soon as it is complete.
 

@@ -58,10 +58,10 @@ class Intake:
         """Let memory be used again; nobody may look at it any more."""
         block = room.obj
         if isinstance(block, bytearray) and _SMALL_BYTES < len(block) <= _LARGE_BYTES:
+            # The smallest that suits is taken first, and suits fewest.
             self._spare.append(block)
-            if len(self._spare) > _BLOCKS:
-                # The smallest suits fewest.
-                self._spare.remove(min(self._spare, key=len))
+            self._spare.sort(key=len)
+            del self._spare[:-_BLOCKS]
 
     def join(self, connection: Resting) -> None:
         """One more connection."""

@@ -392,7 +392,7 @@ class PeerTransfer:
             batch = self._ways.make_batch(parcel, entries)
             batch = replace(batch, locals=(folder,), staged=True, in_memory=in_memory)
             async with slots:
-                outcome = await self._next_worker().run(batch, None)
+                [outcome] = await self._next_worker().run([batch], None)
             self._ways.on_outcome(batch, outcome)
             claim.left.difference_update(rows[number] for number in outcome.done)
             self._parcels.settle(len(outcome.done))

@@ -65,6 +65,11 @@ def expected(publisher: Publisher) -> dict[str, bytes]:
     return {path: data for path, data in tree.items() if path.startswith("original/0001/")}
 
 
+async def alone(runner: Runner, batch: Batch, source: HttpSource | None) -> Outcome:
+    [outcome] = await runner.run([batch], source)
+    return outcome
+
+
 @asynccontextmanager
 async def working(
     host: RawHost, *, timeout_s: float = 5
@@ -74,7 +79,7 @@ async def working(
         Runner("run") as runner,
         HttpSource(host.url, options, intake=runner.intake) as source,
     ):
-        yield lambda batch: asyncio.create_task(runner.run(batch, source))
+        yield lambda batch: asyncio.create_task(alone(runner, batch, source))
 
 
 async def run(
@@ -112,7 +117,7 @@ async def test_a_slow_disk_is_not_laid_to_a_host(publisher: Publisher, tmp_path:
             HttpSource(host.url, options, intake=runner.intake) as source,
         ):
             writing = asyncio.create_task(runner.on_disk(lambda: time.sleep(2)))
-            outcome = await runner.run(batch, source)
+            outcome = await alone(runner, batch, source)
             await writing
     assert (outcome.error, outcome.problems, outcome.requests) == (None, [], 1)
     assert sorted(outcome.done) == list(range(len(batch.names)))
@@ -264,7 +269,7 @@ async def test_without_a_host_other_trees_give_what_they_have(
 ) -> None:
     batch = bucket_batch(publisher.newest, BUCKET, tmp_path / "tree", locals_=(str(other),))
     async with Runner("run") as runner:
-        outcome = await runner.run(batch, None)
+        outcome = await alone(runner, batch, None)
     assert sorted(outcome.done) == [1, 2, 3, 4, 5]
     assert all(problem.missing for problem in outcome.problems)
     assert len(outcome.problems) == 6

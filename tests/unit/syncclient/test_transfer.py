@@ -26,6 +26,7 @@ from tests.support.rawhost import (
     RawHost,
     Request,
     Script,
+    cut,
     flip,
     for_paths,
     honest,
@@ -132,6 +133,11 @@ async def run(
 
 def every(publisher: Publisher, root: Path) -> list[Batch]:
     return [bucket_batch(publisher.newest, bucket, root) for bucket in range(10)]
+
+
+def crumbs(publisher: Publisher, root: Path) -> list[Batch]:
+    """The same files, each a batch."""
+    return [batch.subset([row]) for batch in every(publisher, root) for row in range(20)]
 
 
 def assert_complete(publisher: Publisher, root: Path, result: Result) -> None:
@@ -363,6 +369,50 @@ async def test_files_that_fail_are_all_counted_and_some_named(
 # --------------------------------------------------------------------------- ends
 
 
+class Counting:
+    """A worker that notes how many batches it is given at a time."""
+
+    def __init__(self, worker: Worker, given: list[int]) -> None:
+        self._worker = worker
+        self._given = given
+
+    async def run(self, batches: Sequence[Batch], host: int | None) -> list[Outcome]:
+        """As the worker does."""
+        self._given.append(len(batches))
+        return await self._worker.run(batches, host)
+
+
+async def test_small_batches_go_together_and_no_slot_takes_those_of_others(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    given: list[int] = []
+    with raw_host(publisher.repo) as host:
+        setup = WorkerSetup(run="run", urls=(host.url,), options=HttpOptions())
+        async with Nest() as nest, open_workers(setup, 0, TokenBucket(0), nest) as workers:
+            counting: list[Worker] = [Counting(worker, given) for worker in workers]
+            result = await run((host.url,), counting, crumbs(publisher, tmp_path), [host])
+    assert_complete(publisher, tmp_path, result)
+    assert sum(given) == 200
+    assert max(given) == 16
+    assert len(given) < 50
+
+
+@pytest.mark.parametrize("bad", [flip, refuse(503), refuse(404), cut(3000), times(20, cut(10))])
+async def test_a_bad_host_costs_no_file_of_those_that_go_together(
+    publisher: Publisher, tmp_path: Path, bad: Script
+) -> None:
+    result = await transfer(publisher, crumbs(publisher, tmp_path), bad, honest)
+    assert_complete(publisher, tmp_path, result)
+
+
+async def test_a_slow_host_is_helped_with_what_it_has_together(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    batches = crumbs(publisher, tmp_path)
+    result = await transfer(publisher, batches, times(4, slow(500)), slow(400_000))
+    assert_complete(publisher, tmp_path, result)
+
+
 async def test_a_disk_that_refuses_ends_the_run(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "original").symlink_to("/")
     result = await transfer(publisher, every(publisher, tmp_path), honest)
@@ -370,21 +420,21 @@ async def test_a_disk_that_refuses_ends_the_run(publisher: Publisher, tmp_path: 
 
 
 class Refused:
-    """A worker whose disk refuses one batch; the host fails when the others are cancelled."""
+    """A worker whose disk refuses a batch; the host fails when the others are cancelled."""
 
     def __init__(self) -> None:
         self._first = True
 
-    async def run(self, batch: Batch, host: int | None) -> Outcome:
-        """The outcome of any batch."""
+    async def run(self, batches: Sequence[Batch], host: int | None) -> list[Outcome]:
+        """The outcomes of any batches."""
         assert host is not None
         if self._first:
             self._first = False
             await asyncio.sleep(0.05)
-            return Outcome(error=StoreError(f"{batch.path(0)}: refused"))
+            return [Outcome(error=StoreError(f"{batch.path(0)}: refused")) for batch in batches]
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(60)
-        return Outcome(error=TransferError(f"{batch.path(0)}: gone"))
+        return [Outcome(error=TransferError(f"{batch.path(0)}: gone")) for batch in batches]
 
 
 async def test_an_outcome_does_not_hide_that_the_run_is_over(

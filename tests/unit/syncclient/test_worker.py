@@ -78,9 +78,9 @@ async def test_batches_are_done_wherever_they_run(
         assert len(workers) == max(processes, 1)
         batches = [bucket_batch(publisher.newest, bucket, tmp_path) for bucket in range(10)]
         running = [
-            workers[number % len(workers)].run(batch, 0) for number, batch in enumerate(batches)
+            workers[number % len(workers)].run([batch], 0) for number, batch in enumerate(batches)
         ]
-        outcomes = await asyncio.gather(*running)
+        outcomes = [outcome for some in await asyncio.gather(*running) for outcome in some]
     assert contents(tmp_path) == publisher.newest.tree()
     sizes = sum(len(data) for data in publisher.newest.tree().values())
     assert sum(outcome.received_bytes for outcome in outcomes) == sizes
@@ -93,12 +93,12 @@ async def test_problems_come_back_whole(
 ) -> None:
     busy = refuse(503, Retry_After="7")
     async with workers_of(publisher, processes, busy) as (workers, _):
-        outcome = await workers[0].run(bucket_batch(publisher.newest, 1, tmp_path), 0)
+        [outcome] = await workers[0].run([bucket_batch(publisher.newest, 1, tmp_path)], 0)
         assert isinstance(outcome.error, TransferError)
         assert (outcome.error.status, outcome.error.retry_after_s) == (503, 7)
         (tmp_path / "original").symlink_to("/")
         nothing = bucket_batch(publisher.newest, 1, tmp_path, locals_=(str(publisher.repo),))
-        outcome = await workers[0].run(nothing, None)
+        [outcome] = await workers[0].run([nothing], None)
         assert len(outcome.problems) == 10
 
 
@@ -114,13 +114,13 @@ async def test_a_process_that_dies_is_an_error_not_a_wait(
 
     async with workers_of(publisher, 2, tell) as (workers, _):
         batch = bucket_batch(publisher.newest, 1, tmp_path)
-        running = asyncio.create_task(workers[which].run(batch, 0))
+        running = asyncio.create_task(workers[which].run([batch], 0))
         await asyncio.to_thread(asked.wait)
         os.kill(worker_pids(2)[which], signal.SIGKILL)
         with pytest.raises(SyncError, match="worker process ended unexpectedly"):
             await asyncio.wait_for(running, 10)
         with pytest.raises(SyncError, match="worker process ended unexpectedly"):
-            await asyncio.wait_for(workers[which].run(batch, 0), 10)
+            await asyncio.wait_for(workers[which].run([batch], 0), 10)
 
 
 async def test_a_batch_that_breaks_a_process_is_an_error_not_a_wait(
@@ -130,7 +130,7 @@ async def test_a_batch_that_breaks_a_process_is_an_error_not_a_wait(
     object.__setattr__(batch, "sizes", "no sizes")
     async with workers_of(publisher, 1) as (workers, _):
         with pytest.raises(SyncError, match="worker process ended unexpectedly"):
-            await asyncio.wait_for(workers[0].run(batch, 0), 10)
+            await asyncio.wait_for(workers[0].run([batch], 0), 10)
 
 
 async def test_a_cancel_reaches_the_process(publisher: Publisher, tmp_path: Path) -> None:
@@ -144,12 +144,12 @@ async def test_a_cancel_reaches_the_process(publisher: Publisher, tmp_path: Path
 
     async with workers_of(publisher, 1, stall) as (workers, _):
         batch = bucket_batch(publisher.newest, 1, tmp_path)
-        running = asyncio.create_task(workers[0].run(batch, 0))
+        running = asyncio.create_task(workers[0].run([batch], 0))
         await asyncio.to_thread(asked.wait)
         running.cancel()
         await asyncio.wait({running})
         # It goes on with other work, and ends at once when it is told to.
-        outcome = await workers[0].run(bucket_batch(publisher.newest, 2, tmp_path), 0)
+        [outcome] = await workers[0].run([bucket_batch(publisher.newest, 2, tmp_path)], 0)
         assert len(outcome.done) == 10
     assert running.cancelled()
 
