@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from manifests.errors import ConfigError, ExitCode, SyncError
+from manifests.version import VERSION
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,13 +35,11 @@ class CommandParser(argparse.ArgumentParser):
 
 
 class VersionAction(argparse.Action):
-    """Print the version; what knows it is loaded only then."""
+    """Print the version."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """End the program."""
-        from importlib.metadata import version  # noqa: PLC0415 (0.03 s)
-
-        print(f"{parser.prog} {version('bucketsync')}")  # noqa: T201 (what was asked for)
+        print(f"{parser.prog} {VERSION}")  # noqa: T201 (what was asked for)
         parser.exit()
 
 

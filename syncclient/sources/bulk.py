@@ -21,12 +21,12 @@ from urllib.parse import quote, urlsplit
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import (
     MAX_RANGES,
+    USER_AGENT,
     HttpOptions,
     Span,
     Traffic,
     fitting,
     range_header,
-    user_agent,
 )
 from syncclient.sources.intake import Intake
 from syncclient.sources.pipeline import BulkError, Kind, Piece, Pipeline, Request, Train
@@ -50,7 +50,7 @@ class Bulk:
         self._address = parts.hostname or "", parts.port or (443 if self._tls else 80)
         self._base = parts.path.rstrip("/")
         self._tail = (
-            f" HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: {user_agent()}\r\n"
+            f" HTTP/1.1\r\nHost: {parts.netloc}\r\nUser-Agent: {USER_AGENT}\r\n"
             "Accept-Encoding: identity\r\n"
         )
         self._options = options

@@ -10,10 +10,13 @@ from typing import Final
 from urllib.parse import quote
 
 from manifests.errors import ExitCode, TransferError
+from manifests.version import VERSION
 
 # Bytes ``start <= n < stop`` of a resource.
 Span = tuple[int, int]
 
+# What hosts are told of us.
+USER_AGENT: Final = f"bucketsync/{VERSION}"
 # nginx 1.22 refuses a Range header over about 8 KB.
 _RANGE_HEADER_CHARS: Final = 3800
 MAX_RANGES: Final = 128
@@ -50,13 +53,6 @@ class RedirectError(TransferError):
     """The host sends us to another one, which the user did not allow; asking again is no use."""
 
     exit_code = ExitCode.REFUSED
-
-
-def user_agent() -> str:
-    """What hosts are told of us."""
-    from importlib.metadata import version  # noqa: PLC0415 (0.03 s)
-
-    return f"bucketsync/{version('bucketsync')}"
 
 
 def address(url: str, path: str) -> str:

@@ -27,6 +27,7 @@ from manifests.errors import TransferError
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import (
     MAX_RANGES,
+    USER_AGENT,
     HttpOptions,
     RedirectError,
     Span,
@@ -35,7 +36,6 @@ from syncclient.sources.host import (
     fitting,
     range_header,
     retry_after_s,
-    user_agent,
 )
 from syncclient.sources.limits import TokenBucket
 
@@ -75,7 +75,7 @@ class OrdinarySource:
             ),
             headers={
                 "Accept-Encoding": "identity",
-                "User-Agent": user_agent(),
+                "User-Agent": USER_AGENT,
             },
             auto_decompress=False,
             read_bufsize=_READ_BYTES,
