@@ -22,7 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
+from weakref import WeakSet
 
 from manifests.digest import Digest
 from manifests.errors import ExitCode, StoreError, SyncError, TrustError
@@ -34,6 +35,19 @@ DESCRIPTOR_SUFFIX: Final = ".msgpack"
 OBJECT_MODE: Final = 0o444
 # Two gigabytes of new files left for the end kept one processor of two busy for four seconds.
 _SYNC_EVERY_S: Final = 2.0
+
+
+_syncfs: Final = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+_locks: Final[WeakSet[IO[bytes]]] = WeakSet()
+
+
+def _close_locks() -> None:
+    """Leave them to the publisher: a worker that is a fork of it may end a moment later."""
+    for lock in _locks:
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_close_locks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +150,7 @@ class Repository:
         """Be the only publisher of this repository; SyncError (exit 11) if somebody else is."""
         self.private.mkdir(exist_ok=True)
         with (self.private / "publish.lock").open("ab") as lock:
+            _locks.add(lock)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -188,13 +203,12 @@ def read_history(signing: Signing) -> History:
 
 def sync_file_system(path: Path) -> None:
     """Bring all that was written to the file system of ``path`` to the disk (Linux: syncfs(2))."""
-    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    if syncfs is None:
+    if _syncfs is None:
         os.sync()
         return
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if syncfs(fd) != 0:
+        if _syncfs(fd) != 0:
             problem = os.strerror(ctypes.get_errno())
             raise StoreError(f"{path}: the disk did not take everything: {problem}")
     finally:

@@ -8,6 +8,7 @@ notice, so that clients wait for neither.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,13 +20,16 @@ from manifests.columns import U32
 from manifests.notices import Absence, Notices
 from manifests.paths import Layout
 from server.publishing.crew import Crew
+from server.publishing.look import are_as_recorded
 from server.record import ServedRecord, StatRows
-from syncclient.tree import Listing, list_bucket
+from syncclient.tree import Listing, list_bucket, open_below
 
 OVERWRITTEN: Final = "overwritten"
 GONE: Final = "gone"
 # Fewer folders are looked at before other processes have started.
-_ALONE_FOLDERS: Final = 200
+_ALONE_FOLDERS: Final = 50
+# Folders that a worker looks at for one message.
+_BATCH: Final = 8
 
 _Place = tuple[str, str, int]
 _Name = tuple[int, bytes]
@@ -54,17 +58,44 @@ class Lost:
 
 def find_lost(task: GuardTask) -> list[Lost]:
     """Compare one bucket folder with the record of each layer, by the stats of its files."""
+    parts = (task.variant, task.folder_name)
+    unlike = _unlike(task, parts)
+    if not unlike:
+        return []
+    seen = _seen(list_bucket(task.root, parts))
+    return [_lost(task, layer, rows, seen) for layer, rows in unlike.items()]
+
+
+def _unlike(task: GuardTask, parts: tuple[str, ...]) -> dict[str, StatRows]:
+    """What is expected of those layers of which not all is as expected: mostly of none."""
+    root_fd = os.open(task.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        listing = list_bucket(task.root, (task.variant, task.folder_name))
+        folder_fd = open_below(root_fd, parts)
     except FileNotFoundError:
-        listing = Listing()
+        return dict(task.expected)
+    finally:
+        os.close(root_fd)
+    try:
+        return {
+            layer: rows for layer, rows in task.expected.items() if not _is_as(rows, folder_fd)
+        }
+    finally:
+        os.close(folder_fd)
+
+
+def _is_as(rows: StatRows, folder_fd: int) -> bool:
+    pairs = zip(rows["id"].tolist(), rows["ext"].tolist(), strict=True)
+    names = [b"%d.%b" % pair for pair in pairs]
+    return are_as_recorded(folder_fd, names, rows["size"], rows["mtime_ns"], rows["inode"])
+
+
+def _seen(listing: Listing) -> dict[_Name, _Stat]:
     extensions = [name.encode() for name in listing.extensions]
     names = zip(listing.ids.tolist(), [extensions[code] for code in listing.exts], strict=True)
     stats = zip(
         listing.sizes.tolist(), listing.mtimes.tolist(), listing.inodes.tolist(), strict=True
     )
-    seen = dict(zip(names, stats, strict=True))
-    return [_lost(task, layer, rows, seen) for layer, rows in task.expected.items()]
+    return dict(zip(names, stats, strict=True))
 
 
 def _lost(task: GuardTask, layer: str, rows: StatRows, seen: Mapping[_Name, _Stat]) -> Lost:
@@ -90,7 +121,8 @@ def current_notices(
     # Layers published from one tree share its folders, and each folder is listed once.
     places = _places(record, guarded)
     tasks = (_task(record, place, held, layout) for place, held in places.items())
-    for found in crew.run(find_lost, tasks, here=len(places) < _ALONE_FOLDERS):
+    alone = len(places) < _ALONE_FOLDERS
+    for found in crew.run(find_lost, tasks, here=alone, batch=_BATCH):
         for lost in found:
             ids[lost.layer, lost.variant, OVERWRITTEN].append(lost.overwritten)
             ids[lost.layer, lost.variant, GONE].append(lost.gone)

@@ -11,6 +11,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,8 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -33,6 +35,9 @@ from manifests.errors import ConfigError, StoreError
 # Tasks in flight for each worker: one at work, one waiting so that no worker ever does.
 _DEPTH: Final = 3
 _VALUES_BETWEEN_COLLECTIONS: Final = 100_000
+# A fork has imported everything: 0.01 s instead of 0.35 s of processor time for each process.
+# Elsewhere libraries of the system do not live through one.
+_START: Final = "fork" if sys.platform == "linux" else "spawn"
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -101,10 +106,12 @@ class Crew:
         *,
         here: bool = False,
         threads: bool = False,
+        batch: int = 1,
     ) -> Iterator[Result]:
         """Results as they are ready, in any order; ``here`` does the tasks in this process.
 
         ``threads`` does them in threads of this process: for work that Python does little of.
+        A ``batch`` of small tasks goes to a worker as one message.
         The error of a task is raised in its turn; tasks that have not begun are then given up.
         """
         if self._is_alone(here=here):
@@ -113,8 +120,12 @@ class Crew:
         if threads and self._cluster is None:
             with ThreadPoolExecutor(self._jobs) as pool:
                 yield from self._run(pool, self._jobs, function, tasks)
-        else:
+        elif batch == 1:
             yield from self._run(*self._cluster_or_pool(), function, tasks)
+        else:
+            batches = _batches(iter(tasks), batch)
+            done = self._run(*self._cluster_or_pool(), partial(_do_all, function), batches)
+            yield from chain.from_iterable(done)
 
     def _run(
         self,
@@ -176,11 +187,19 @@ class Crew:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self._jobs,
-                # A fork would copy whatever threads and locks this process has.
-                mp_context=multiprocessing.get_context("spawn"),
+                mp_context=multiprocessing.get_context(_START),
                 initializer=_begin_worker,
             )
         return self._pool
+
+
+def _batches(tasks: Iterator[Task], size: int) -> Iterator[list[Task]]:
+    while batch := list(islice(tasks, size)):
+        yield batch
+
+
+def _do_all(function: Callable[[Task], Result], batch: list[Task]) -> list[Result]:
+    return [function(task) for task in batch]
 
 
 @contextmanager
@@ -207,6 +226,7 @@ def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Of thousands of small values of a bucket none is part of a cycle: to look for cycles after
     # every 700 of them took 2 % of the time.
+    gc.freeze()
     gc.set_threshold(_VALUES_BETWEEN_COLLECTIONS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

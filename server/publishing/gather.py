@@ -28,11 +28,13 @@ from server.publishing.work import BucketReport, BucketTask, Placement, Workload
 from server.repository import Repository
 from server.walk import walk_variant
 
-# Other processes take about half a second to start, so work that ends as soon is done here.
-_TRIAL_S: Final = 0.2
-_ALONE_S: Final = 1.5
-_ALONE_FILES: Final = 4000
-_ALONE_BYTES: Final = 200 * 10**6
+# Other processes take about 0.02 s to start and end, so work that ends as soon is done here.
+_TRIAL_S: Final = 0.02
+_ALONE_S: Final = 0.1
+_ALONE_FILES: Final = 1000
+_ALONE_BYTES: Final = 50 * 10**6
+# Most buckets of most publishes are looked at in less time than a message takes.
+_SURVEYED_AT_ONCE: Final = 8
 # Files of this size on average are read and hashed outside of Python nearly all the time.
 _LARGE_BYTES: Final = 2**19
 _NS: Final = 10**9
@@ -165,7 +167,7 @@ class Gathering:
                 if to_read > _ALONE_FILES:
                     self.crew.start()
             yield result
-        yield from self.crew.run(survey, tasks)
+        yield from self.crew.run(survey, tasks, batch=_SURVEYED_AT_ONCE)
 
     def _task(self, variant: str, bucket: int, aim: _Aim) -> BucketTask:
         tree, release = str(self.order.tree), self.order.release

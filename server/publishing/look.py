@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from stat import S_ISREG
 from typing import Final
@@ -49,6 +49,22 @@ def is_racy(mtimes: I64, at_ns: int) -> Bools:
     """Which files could have been written again, unnoticed, after they were looked at."""
     ticks = np.where(mtimes % _SECOND_NS == 0, _COARSE_TICK_NS, _TICK_NS)
     return np.asarray(mtimes >= at_ns - ticks)
+
+
+def are_as_recorded(
+    folder_fd: int, names: Sequence[bytes], sizes: U64, mtimes: I64, inodes: U64
+) -> bool:
+    """Whether these are regular files of an open folder, each with its size, mtime and inode."""
+    try:
+        found = [os.lstat(name, dir_fd=folder_fd) for name in names]
+    except FileNotFoundError:
+        return False
+    return (
+        all(map(S_ISREG, {info.st_mode for info in found}))
+        and array("Q", [info.st_size for info in found]).tobytes() == sizes.tobytes()
+        and array("q", [info.st_mtime_ns for info in found]).tobytes() == mtimes.tobytes()
+        and array("Q", [info.st_ino for info in found]).tobytes() == inodes.tobytes()
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,16 +161,8 @@ class Look:
         # So many names, of which each one that is looked for is there: these and no others.
         if len(os.listdir(folder_fd)) != len(self):
             return False
-        try:
-            found = [os.lstat(name, dir_fd=folder_fd) for name in self.names()]
-        except FileNotFoundError:
-            return False
-        return (
-            all(map(S_ISREG, {info.st_mode for info in found}))
-            and array("Q", [info.st_size for info in found]).tobytes() == self.sizes.tobytes()
-            and array("q", [info.st_mtime_ns for info in found]).tobytes() == self.mtimes.tobytes()
-            and array("Q", [info.st_ino for info in found]).tobytes() == self.inodes.tobytes()
-        )
+        names = [name.encode() for name in self.names()]
+        return are_as_recorded(folder_fd, names, self.sizes, self.mtimes, self.inodes)
 
     def take_over(self, older: Look, old: Rows, new: Rows) -> dict[int, bytes]:
         """Write into our rows ``new`` what ``older`` knows of its rows ``old``.

@@ -22,7 +22,7 @@ from server.publishing.work import BucketReport
 from server.repository import Repository
 
 # Below, other processes would take longer to start.
-_FILES_ALONE = 20_000
+_FILES_ALONE = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

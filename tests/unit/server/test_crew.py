@@ -63,3 +63,10 @@ def test_processes_that_began_early_do_the_tasks_that_come() -> None:
         crew.start()
         crew.start()
         assert sorted(crew.run(str, iter([3, 1]))) == ["1", "3"]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_a_batch_of_tasks_has_a_result_each(batch: int) -> None:
+    with ThreadPoolExecutor(2) as pool, Crew(1, cluster=(pool, 2)) as crew:
+        assert sorted(crew.run(str, range(7), batch=batch)) == [str(n) for n in range(7)]
+        assert list(crew.run(str, [], batch=batch)) == []
