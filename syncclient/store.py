@@ -97,11 +97,11 @@ class Store:
         """``run`` names this run's part of the trash, such as ``20261122T192000Z``."""
         self.root = root
         self.run = run
-        # Names in staging that no other store has, of this run or of one that was killed: in a
-        # container the numbers of processes are the same every time.
-        self._new_names = map(f"{os.urandom(8).hex()}-%x".__mod__, itertools.count())
+        self._new_names = map("%x".__mod__, itertools.count())
         self._root_fd = -1
         self._staging_fd = -1
+        self._own = ""
+        self._own_fd = -1
         self._folders: OrderedDict[tuple[str, ...], int] = OrderedDict()
 
     def __enter__(self) -> Self:
@@ -117,7 +117,13 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close every descriptor."""
+        """Close every descriptor, and take away the folder in staging."""
+        if self._own:
+            os.close(self._own_fd)
+            # What an error left in it goes when nothing is missing any more.
+            with suppress(OSError):
+                os.rmdir(self._own, dir_fd=self._staging_fd)
+            self._own, self._own_fd = "", -1
         for fd in [*self._folders.values(), self._staging_fd, self._root_fd]:
             os.close(fd)
         self._folders.clear()
@@ -192,6 +198,17 @@ class Store:
             shutil.rmtree(name, ignore_errors=True, dir_fd=self._staging_fd)
 
     def _new_name(self) -> str:
+        """A name for a file or folder in this store's own part of staging, which ``_own_fd`` is.
+
+        Processes that make files in one folder wait for each other: a quarter of the time that a
+        file takes in the kernel.  Nobody else has a part of that name, no run that was killed
+        either: in a container the numbers of processes are the same every time.
+        """
+        if not self._own:
+            own = os.urandom(8).hex()
+            os.mkdir(own, dir_fd=self._staging_fd)
+            self._own_fd = os.open(own, OPEN_FOLDER, dir_fd=self._staging_fd)
+            self._own = own
         return next(self._new_names)
 
     def open_part(self, name: str) -> int:
@@ -251,7 +268,8 @@ class Store:
             if self._is_there(folder):
                 fresh = None
             else:
-                fresh = _NewFolder(self._staging_fd, self._new_name())
+                name = self._new_name()
+                fresh = _NewFolder(self._own_fd, name)
         if fresh is None:
             yield partial(self.place_bytes, folder)
             return
@@ -284,12 +302,12 @@ class Store:
             return
         try:
             parent = self.folder(folder[:-1])
-            _rename_noreplace(fresh.name, self._staging_fd, folder[-1], parent)
+            _rename_noreplace(fresh.name, self._own_fd, folder[-1], parent)
         except FileExistsError:
             for name, digest in fresh.digests.items():
                 staged = self._new_name()
-                os.rename(name, staged, src_dir_fd=fresh.fd, dst_dir_fd=self._staging_fd)
-                self._name(staged, folder, name, digest, None)
+                os.rename(name, staged, src_dir_fd=fresh.fd, dst_dir_fd=self._own_fd)
+                self._name(self._own_fd, staged, folder, name, digest, None)
             fresh.drop()
         else:
             self._keep_open(folder, fresh.fd)
@@ -306,8 +324,8 @@ class Store:
         """Give verified bytes their final name; see :meth:`place_staged` for ``replaces``."""
         try:
             staged = self._new_name()
-            _write_new(staged, self._staging_fd, data, mtime_ns)
-            return self._name(staged, folder, name, digest, replaces)
+            _write_new(staged, self._own_fd, data, mtime_ns)
+            return self._name(self._own_fd, staged, folder, name, digest, replaces)
         except OSError as error:
             raise _store_error(error, self.root / Path(*folder) / name) from error
 
@@ -327,7 +345,7 @@ class Store:
         """
         with _translated(self.root / Path(*folder) / name):
             os.utime(staged, ns=(mtime_ns, mtime_ns), dir_fd=self._staging_fd)
-            return self._name(staged, folder, name, digest, replaces)
+            return self._name(self._staging_fd, staged, folder, name, digest, replaces)
 
     def place_copy(  # noqa: PLR0913
         self,
@@ -344,10 +362,10 @@ class Store:
         A hard link is made only if ``link_from`` (the path of ``source_fd``) still names that
         inode. Returns how it was made and what was moved aside.
         """
-        staged = self._new_name()
         with _translated(self.root / Path(*folder) / name):
+            staged = self._new_name()
             how = self._stage_copy(source_fd, staged, link_from, mtime_ns)
-            return how, self._name(staged, folder, name, digest, replaces)
+            return how, self._name(self._own_fd, staged, folder, name, digest, replaces)
 
     def place_link(  # noqa: PLR0913
         self,
@@ -364,16 +382,16 @@ class Store:
         It keeps its staging name, under which peers still read it, until that is taken away; on a
         file system without hard links it is copied.
         """
-        staged = self._new_name()
         with _translated(self.root / Path(*folder) / name):
+            staged = self._new_name()
             os.utime(source_fd, ns=(mtime_ns, mtime_ns))
             if not self._link(source_fd, staged, source):
                 return self.place_copy(source_fd, folder, name, digest, mtime_ns, replaces)[1]
-            return self._name(staged, folder, name, digest, replaces)
+            return self._name(self._own_fd, staged, folder, name, digest, replaces)
 
     def _stage_copy(self, source_fd: int, staged: str, link_from: str, mtime_ns: int) -> str:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(staged, flags, 0o666, dir_fd=self._staging_fd)
+        fd = os.open(staged, flags, 0o666, dir_fd=self._own_fd)
         try:
             if reflink(source_fd, fd):
                 os.utime(fd, ns=(mtime_ns, mtime_ns))
@@ -384,7 +402,7 @@ class Store:
             os.utime(fd, ns=(mtime_ns, mtime_ns))
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(staged, dir_fd=self._staging_fd)
+                os.unlink(staged, dir_fd=self._own_fd)
             raise
         finally:
             os.close(fd)
@@ -394,23 +412,24 @@ class Store:
         linked = staged + "-link"
         if not self._link(source_fd, linked, link_from):
             return False
-        os.rename(linked, staged, src_dir_fd=self._staging_fd, dst_dir_fd=self._staging_fd)
+        os.rename(linked, staged, src_dir_fd=self._own_fd, dst_dir_fd=self._own_fd)
         return True
 
     def _link(self, source_fd: int, linked: str, link_from: str) -> bool:
         """Give an open file a new name in staging, if ``link_from`` still names that file."""
         try:
-            os.link(link_from, linked, dst_dir_fd=self._staging_fd, follow_symlinks=False)
+            os.link(link_from, linked, dst_dir_fd=self._own_fd, follow_symlinks=False)
         except OSError:
             return False
-        found = os.stat(linked, dir_fd=self._staging_fd, follow_symlinks=False)
+        found = os.stat(linked, dir_fd=self._own_fd, follow_symlinks=False)
         if not os.path.samestat(found, os.fstat(source_fd)):
-            os.unlink(linked, dir_fd=self._staging_fd)
+            os.unlink(linked, dir_fd=self._own_fd)
             return False
         return True
 
-    def _name(
+    def _name(  # noqa: PLR0913 (what is staged where, and where it goes)
         self,
+        staged_fd: int,
         staged: str,
         folder: tuple[str, ...],
         name: str,
@@ -419,16 +438,16 @@ class Store:
     ) -> Aside | None:
         target = self.folder(folder)
         if replaces is not None and _stat_at(name, target) == replaces:
-            os.rename(staged, name, src_dir_fd=self._staging_fd, dst_dir_fd=target)
+            os.rename(staged, name, src_dir_fd=staged_fd, dst_dir_fd=target)
             return None
         try:
-            _rename_noreplace(staged, self._staging_fd, name, target)
+            _rename_noreplace(staged, staged_fd, name, target)
         except FileExistsError:
-            return self._name_where_taken(staged, folder, name, digest)
+            return self._name_where_taken(staged_fd, staged, folder, name, digest)
         return None
 
     def _name_where_taken(
-        self, staged: str, folder: tuple[str, ...], name: str, digest: bytes
+        self, staged_fd: int, staged: str, folder: tuple[str, ...], name: str, digest: bytes
     ) -> Aside | None:
         """Something appeared since the plan: our bytes are welcome, anything else moves aside."""
         target = self.folder(folder)
@@ -436,12 +455,12 @@ class Store:
             fd = open_regular(name, dir_fd=target)
             try:
                 if hash_open(fd, with_chunks=False).digest == digest:
-                    os.unlink(staged, dir_fd=self._staging_fd)
+                    os.unlink(staged, dir_fd=staged_fd)
                     return None
             finally:
                 os.close(fd)
         aside = self.put_aside(folder, name, kind="aside")
-        _rename_noreplace(staged, self._staging_fd, name, target)
+        _rename_noreplace(staged, staged_fd, name, target)
         return aside
 
     # ----------------------------------------------------------------- moving aside

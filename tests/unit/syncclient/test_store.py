@@ -57,7 +57,9 @@ def open_descriptors() -> list[str]:
 
 
 def staged(tree: Path) -> list[str]:
-    return names(tree / ".bucketsync" / "staging")
+    """Files in staging; an open store has a folder there."""
+    staging = tree / ".bucketsync" / "staging"
+    return sorted(path.name for path in staging.rglob("*") if not path.is_dir())
 
 
 def test_a_file_gets_its_name_bytes_and_time(tree: Path) -> None:
@@ -423,7 +425,9 @@ def test_more_folders_than_descriptors_are_served(tree: Path) -> None:
             for bucket in range(200):
                 folder = ("original", f"{bucket:04d}")
                 store.place_bytes(folder, f"{turn + 1}.jpg", DATA, digest_bytes(DATA), 0, None)
-        assert len(open_descriptors()) - before == 128 + 2  # folders, the root, staging
+        assert (
+            len(open_descriptors()) - before == 128 + 3
+        )  # folders, the root, staging, our part of it
     assert len(list(tree.glob("original/*/*.jpg"))) == 400
 
 
@@ -470,13 +474,26 @@ def test_runs_sort_by_time() -> None:
     assert run_name().endswith(f"-{os.getpid()}")
 
 
-def test_no_other_run_has_names_of_ours_in_staging() -> None:
+def test_no_other_run_has_our_part_of_staging(tree: Path) -> None:
     """In a container the numbers of processes are the same every time."""
     code = (
-        "import os, pathlib; os.getpid = lambda: 7\n"
+        "import os, pathlib, sys; os.getpid = lambda: 7\n"
         "from syncclient.store import Store\n"
-        "print(Store(pathlib.Path('x'), 'run')._new_name())"
+        "with Store(pathlib.Path(sys.argv[1]), 'run') as store, store.placing(('a', 'b')):\n"
+        "    print(os.listdir(store.root / '.bucketsync/staging'))"
     )
-    words = [sys.executable, "-P", "-c", code]
-    names = [subprocess.run(words, capture_output=True, check=True).stdout for _ in range(2)]
-    assert names[0] != names[1]
+    words = [sys.executable, "-P", "-c", code, str(tree)]
+    parts = [subprocess.run(words, capture_output=True, check=True).stdout for _ in range(2)]
+    assert parts[0] != parts[1]
+    assert names(tree / ".bucketsync/staging") == []
+
+
+def test_what_an_error_left_in_our_part_of_staging_is_cleaned_up(tree: Path) -> None:
+    with store_of(tree) as store:
+        place(store)
+        (part,) = (tree / ".bucketsync/staging").iterdir()
+        (part / "left").write_text("by an error")
+    assert staged(tree) == ["left"]
+    with store_of(tree) as store:
+        store.clean_staging()
+    assert names(tree / ".bucketsync/staging") == []
