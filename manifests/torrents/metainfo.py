@@ -90,11 +90,12 @@ def contents_of(  # noqa: PLR0913 (a torrent has many sides)
     sizes = entries.sizes[group.start : group.stop]
     if len(hashes) != len(sizes) or (hashes.sizes != sizes).any():
         raise ManifestError("torrent", "its hashes are not those of the entries")
-    ids = entries.ids[group.start : group.stop].tolist()
-    exts = entries.exts[group.start : group.stop].tolist()
+    ids, exts = entries.ids[group.start : group.stop], entries.exts[group.start : group.stop]
+    buckets = (ids % np.uint32(layout.buckets)).tolist()
+    folders = {bucket: layout.bucket_name(bucket) for bucket in set(buckets)}
     paths = [
-        f"{layout.bucket_name(layout.bucket_of(post_id))}/{post_id}.{entries.extensions[ext]}"
-        for post_id, ext in zip(ids, exts, strict=True)
+        f"{folders[bucket]}/{post_id}.{entries.extensions[ext]}"
+        for bucket, post_id, ext in zip(buckets, ids.tolist(), exts.tolist(), strict=True)
     ]
     order = sorted(range(len(paths)), key=paths.__getitem__)
     return Contents(

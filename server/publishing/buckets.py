@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -227,20 +228,16 @@ class _Bucket:
 
     def _note(self, rows: Rows, taken: list[Taken]) -> None:
         """Write what was read into the look; a file may have changed since it was listed."""
-        look = self._look
-        joined = b"".join([item.digest for item in taken])
-        look.digests[rows] = np.frombuffer(joined, np.uint8).reshape(-1, DIGEST_BYTES)
-        stats = np.array([item.stat for item in taken], np.int64).T
-        look.sizes[rows], look.mtimes[rows], look.inodes[rows] = stats
-        contents = [(c.kind, c.problem, c.width, c.height) for c in (t.content for t in taken)]
-        columns = np.array(contents, np.int64).T
-        look.kinds[rows], look.problems[rows], look.widths[rows], look.heights[rows] = columns
-        self._pieces.update(
-            (row, item.pieces)
-            for row, item in zip(rows.tolist(), taken, strict=True)
-            if item.pieces is not None
+        look, places = self._look, rows.tolist()
+        digests, chunks, contents, stats, _, pieces = zip(*taken, strict=True)
+        look.digests[rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+        look.sizes[rows], look.mtimes[rows], look.inodes[rows] = _columns(stats)
+        look.kinds[rows], look.widths[rows], look.heights[rows], look.problems[rows] = _columns(
+            contents
         )
-        self._chunks.update(zip(rows.tolist(), (item.chunks for item in taken), strict=True))
+        self._chunks.update(zip(places, chunks, strict=True))
+        if self._task.pieces is not None:
+            self._pieces.update(zip(places, pieces, strict=True))
 
     def report(self) -> BucketReport:
         """What became of the bucket; all rows are known by now."""
@@ -304,6 +301,12 @@ class _Bucket:
             hard_links=made[Method.HARD],
             copies=made[Method.COPY],
         )
+
+
+def _columns(tuples: Sequence[tuple[int, ...]]) -> I64:
+    """The fields of tuples, at least one, as a row each."""
+    numbers = np.fromiter(chain.from_iterable(tuples), np.int64)
+    return numbers.reshape(len(tuples), -1).T
 
 
 def _links(put: Entries, stats: StatRows, methods: U8) -> bytes:

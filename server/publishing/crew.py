@@ -20,7 +20,6 @@ from concurrent.futures import (
     Executor,
     Future,
     ProcessPoolExecutor,
-    ThreadPoolExecutor,
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
@@ -105,35 +104,24 @@ class Crew:
         tasks: Iterable[Task],
         *,
         here: bool = False,
-        threads: bool = False,
         batch: int = 1,
     ) -> Iterator[Result]:
         """Results as they are ready, in any order; ``here`` does the tasks in this process.
 
-        ``threads`` does them in threads of this process: for work that Python does little of.
         A ``batch`` of small tasks goes to a worker as one message.
         The error of a task is raised in its turn; tasks that have not begun are then given up.
         """
         if self._is_alone(here=here):
             yield from map(function, tasks)
             return
-        if threads and self._cluster is None:
-            with ThreadPoolExecutor(self._jobs) as pool:
-                yield from self._run(pool, self._jobs, function, tasks)
-        elif batch == 1:
-            yield from self._run(*self._cluster_or_pool(), function, tasks)
-        else:
-            batches = _batches(iter(tasks), batch)
-            done = self._run(*self._cluster_or_pool(), partial(_do_all, function), batches)
-            yield from chain.from_iterable(done)
+        if batch == 1:
+            yield from self._run(function, tasks)
+            return
+        batches = _batches(iter(tasks), batch)
+        yield from chain.from_iterable(self._run(partial(_do_all, function), batches))
 
-    def _run(
-        self,
-        pool: Executor,
-        workers: int,
-        function: Callable[[Task], Result],
-        tasks: Iterable[Task],
-    ) -> Iterator[Result]:
+    def _run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        pool, workers = self._cluster_or_pool()
         waiting = iter(tasks)
         running: set[Future[Result]] = set()
         try:

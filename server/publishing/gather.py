@@ -35,8 +35,6 @@ _ALONE_FILES: Final = 1000
 _ALONE_BYTES: Final = 50 * 10**6
 # Most buckets of most publishes are looked at in less time than a message takes.
 _SURVEYED_AT_ONCE: Final = 8
-# Files of this size on average are read and hashed outside of Python nearly all the time.
-_LARGE_BYTES: Final = 2**19
 _NS: Final = 10**9
 
 
@@ -136,9 +134,7 @@ class Gathering:
         left.sort(key=lambda work: work.read_bytes)
         tasks = self._tasks(left, aim, plans)
         few = max(files, linked) < _ALONE_FILES and max(size_bytes, copied) < _ALONE_BYTES
-        # Hashing large files lets other threads run, and threads need no time to start.
-        large = size_bytes >= files * _LARGE_BYTES
-        for report in self.crew.run(carry_out, tasks, here=few, threads=large):
+        for report in self.crew.run(carry_out, tasks, here=few):
             self.progress.advance(report.counts.hashed, report.counts.hashed_bytes)
             yield report
 
