@@ -8,6 +8,8 @@ from contextlib import aclosing, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import blake3
+
 from manifests.digest import CHUNK_BYTES, digest_bytes
 from manifests.errors import StoreError
 from syncclient.batch import Batch, Outcome, Problem
@@ -27,9 +29,10 @@ _CHUNKS_A_REQUEST = 8
 class LargeFile:
     """A file fetched by chunks into a staged part, which survives a crash, then hashed again.
 
-    With chunk digests each chunk is checked when it arrives and only wrong or missing ones are
-    fetched: also from the file that stands there now, if it is damaged.  Without them (assets) the
-    part grows from its start, and only the whole file can be checked.
+    One that comes from its start is hashed as it comes, once.  If that is not the digest of the
+    release, or some of it was here, chunk digests tell which chunks to fetch, and each is checked
+    when it arrives: so only wrong or missing ones are fetched, also of the file that stands there
+    now, if it is damaged.  Without them (assets) only the whole file can be checked.
     """
 
     def __init__(self, runner: Runner, batch: Batch, source: HttpSource, outcome: Outcome) -> None:
@@ -41,13 +44,19 @@ class LargeFile:
         self._name = batch.names[0]
         key = "/".join((*batch.folder, self._name)).encode() + batch.digest(0)
         self._part = f"{digest_bytes(key).hex()[:32]}.part"
+        # Of all that came, from the start on; None once some of it did not come in that way.
+        self._hasher: blake3.blake3 | None = None
+        self._hashed_bytes = 0
 
     async def fetch(self) -> None:
         """Bring the part to its end, check it whole, give it its name."""
         fd = await self._runner.on_disk(self._open)
         try:
-            for first, last in await self._runner.on_disk(lambda: self._missing(fd)):
-                await self._fetch_chunks(fd, first, last)
+            await self._fetch_missing(fd)
+            if self._batch.chunks and self._hasher and not self._is_right():
+                # Something of it is wrong; by the chunk it is found out what.
+                self._hasher = None
+                await self._fetch_missing(fd)
             await self._runner.on_disk(lambda: self._finish(fd))
         except _BadChunkError as error:
             self._outcome.problems.append(Problem(row=0, text=str(error)))
@@ -61,6 +70,8 @@ class LargeFile:
                 self._store.copy_into(fd, self._batch.folder, self._name)
         if os.fstat(fd).st_size > self._size:
             os.ftruncate(fd, self._size)
+        if os.fstat(fd).st_size == 0:
+            self._hasher = blake3.blake3()
         return fd
 
     @property
@@ -98,6 +109,19 @@ class LargeFile:
     def _expected(self, chunk: int) -> bytes:
         return self._batch.chunks[32 * chunk : 32 * chunk + 32]
 
+    def _is_right(self) -> bool:
+        """Whether all that came makes up the file of the release."""
+        complete = self._hashed_bytes == self._size
+        return (
+            self._hasher is not None
+            and complete
+            and self._hasher.digest() == self._batch.digest(0)
+        )
+
+    async def _fetch_missing(self, fd: int) -> None:
+        for first, last in await self._runner.on_disk(lambda: self._missing(fd)):
+            await self._fetch_chunks(fd, first, last)
+
     async def _fetch_chunks(self, fd: int, first: int, last: int) -> None:
         spans = [self._span(chunk) for chunk in range(first, last)]
         async with aclosing(self._source.stretch(self._batch.url(0), spans)) as bunches:
@@ -109,15 +133,22 @@ class LargeFile:
     def _write(self, fd: int, first: int, pieces: Sequence[Piece]) -> None:
         for index, data in pieces:
             chunk = first + index
-            if self._batch.chunks and digest_bytes(data) != self._expected(chunk):
+            start = self._span(chunk)[0]
+            if self._hasher is not None and start == self._hashed_bytes:
+                self._hasher.update(data)
+                self._hashed_bytes += len(data)
+            elif self._batch.chunks and digest_bytes(data) != self._expected(chunk):
                 where = f"{self._batch.url(0)}: chunk {chunk}"
                 raise _BadChunkError(f"{where} does not have the BLAKE3 of the manifest")
-            self._store.write_part(fd, data, self._span(chunk)[0])
+            self._store.write_part(fd, data, start)
 
     def _finish(self, fd: int) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         os.ftruncate(fd, self._size)
-        if hash_open(fd, with_chunks=False).digest != self._batch.digest(0):
+        right = self._is_right() or (
+            hash_open(fd, with_chunks=False).digest == self._batch.digest(0)
+        )
+        if not right:
             self._store.drop_part(self._part)
             text = (
                 f"{self._batch.url(0)}: the bytes that came do not have the BLAKE3 of the release"

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from manifests.columns import CHUNK_BYTES
+from manifests.digest import digest_bytes
 from manifests.errors import StoreError, TransferError
 from syncclient.batch import Batch, Outcome
 from syncclient.fetch import Runner
@@ -359,19 +360,39 @@ async def test_a_damaged_large_file_is_repaired_by_the_chunk(tmp_path: Path) -> 
 
 
 async def test_a_wrong_chunk_is_never_named_and_costs_no_other(tmp_path: Path) -> None:
-    def third_chunk(_: Request, answer: Answer) -> Answer:
+    def third_chunk(request: Request, answer: Answer) -> Answer:
+        ((start, _),) = request.spans or ((0, 0),)
         body = bytearray(answer.body)
-        body[2 * CHUNK_BYTES + 5] ^= 1
+        body[2 * CHUNK_BYTES + 5 - start] ^= 1
         return replace(answer, body=bytes(body))
 
     batch = large_batch(tmp_path, "large", LARGE)
-    outcome, _ = await run_large(batch, third_chunk)
+    outcome, host = await run_large(batch, third_chunk)
     (problem,) = outcome.problems
     assert "chunk 2 does not have the BLAKE3" in problem.text
     assert not target(tmp_path).exists()
+    assert host.sent_bytes == len(LARGE) + CHUNK_BYTES
     outcome, host = await run_large(batch)
     assert outcome.done == [0]
-    assert host.sent_bytes == len(LARGE) - 2 * CHUNK_BYTES
+    assert host.sent_bytes == CHUNK_BYTES
+
+
+async def test_a_chunk_that_was_wrong_once_is_fetched_once_more(tmp_path: Path) -> None:
+    batch = large_batch(tmp_path, "large", LARGE)
+    outcome, host = await run_large(batch, times(1, flip))
+    assert (outcome.done, outcome.problems) == ([0], [])
+    assert target(tmp_path).read_bytes() == LARGE
+    assert host.sent_bytes == len(LARGE) + CHUNK_BYTES
+
+
+async def test_chunks_are_nothing_without_the_whole(tmp_path: Path) -> None:
+    """A manifest whose chunk digests are right, and its digest is that of something else."""
+    batch = replace(large_batch(tmp_path, "large", LARGE), digests=digest_bytes(b"else"))
+    outcome, _ = await run_large(batch)
+    (problem,) = outcome.problems
+    assert "do not have the BLAKE3 of the release" in problem.text
+    assert not target(tmp_path).exists()
+    assert parts(tmp_path) == []
 
 
 async def test_a_wrong_asset_is_begun_anew(tmp_path: Path) -> None:
@@ -403,8 +424,10 @@ async def test_an_error_of_the_disk_is_told_as_one(
     def broken(_: int, **__: bool) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
+    batch = large_batch(tmp_path, "large", LARGE, chunks=chunks)
+    await run_large(batch, cut_for_good(CHUNK_BYTES))
     monkeypatch.setattr("syncclient.largefile.hash_open", broken)
-    outcome, _ = await run_large(large_batch(tmp_path, "large", LARGE, chunks=chunks))
+    outcome, _ = await run_large(batch)
     assert isinstance(outcome.error, StoreError)
     assert "Input/output error" in str(outcome.error)
     assert not target(tmp_path).exists()
