@@ -119,7 +119,6 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
         ServeConfig(
             repo=args.repo,
             warn=out.warn,
-            answers=limits.total,
             tracker=tracker,
             proxies=proxies,
         )

@@ -23,8 +23,8 @@ from manifests.paths import parse_entry_name
 from manifests.torrents.announce import MAX_ANNOUNCEMENT_BYTES
 from server.hosting.addresses import Addresses
 from server.hosting.catalog import CatalogWatch
-from server.hosting.connections import ConnectionLimits
 from server.hosting.handlers import REVALIDATE, Handlers
+from server.hosting.heads import SAFETY
 from server.hosting.joined import StaleFilesError
 from server.hosting.metrics import Metrics
 from server.hosting.packs import DEFAULT_CACHE_BYTES, PackReader, PackShelf
@@ -49,12 +49,6 @@ _MAX_READERS: Final = 16
 # What is short for a moment, and not broken.
 _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _RETRY_AFTER: Final = {"Retry-After": "2"}
-# Nothing that a dataset holds, such as an SVG or an HTML page, may run scripts in a host's name.
-_SAFETY: Final = {
-    "Server": "bucketsync",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +57,8 @@ class ServeConfig:
 
     ``warn`` takes one line about a request that could not be answered as it should.  A client that
     takes nothing for ``stall_s`` is cut off.  ``cache_bytes`` bounds the memory for decoded
-    buckets, ``threads`` and ``readers`` how many threads and processes read at once, ``answers``
-    how many long answers are under way, ``search`` what searches may cost.
+    buckets, ``threads`` and ``readers`` how many threads and processes read at once, ``search``
+    what searches may cost.
     ``proxies`` are addresses of proxies in front, whose word for a client's address is taken.
     """
 
@@ -74,7 +68,6 @@ class ServeConfig:
     cache_bytes: int = DEFAULT_CACHE_BYTES
     threads: int = min(_MAX_THREADS, _THREADS_PER_CPU * (os.cpu_count() or 1))
     readers: int = min(_MAX_READERS, _READERS_PER_CPU * (os.cpu_count() or 1))
-    answers: int = ConnectionLimits().total
     search: SearchLimits = field(default_factory=SearchLimits)
     # None serves without a tracker.
     tracker: TrackerLimits | None = field(default_factory=TrackerLimits)
@@ -89,7 +82,7 @@ def make_app(config: ServeConfig) -> web.Application:
     metrics = Metrics()
     addresses = Addresses(config.proxies)
     executor = ThreadPoolExecutor(config.threads, thread_name_prefix="read")
-    readers = Readers(config.readers, config.answers)
+    readers = Readers(config.readers)
     watch = CatalogWatch(config.repo, executor, config.warn)
     handlers = Handlers(
         repo=config.repo,
@@ -139,7 +132,7 @@ def make_app(config: ServeConfig) -> web.Application:
 async def _add_safety(_: web.Request, response: web.StreamResponse) -> None:
     """A page may have a policy of its own; the server's name is ours whatever aiohttp wrote."""
     own = response.headers.get("Content-Security-Policy")
-    response.headers.update(_SAFETY)
+    response.headers.update(SAFETY)
     if own is not None:
         response.headers["Content-Security-Policy"] = own
 

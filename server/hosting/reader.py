@@ -1,32 +1,43 @@
-"""A process that reads batches: ``python -m server.hosting.reader FD``, started by a host.
+"""A process that sends files: ``python -m server.hosting.reader``, started by a host.
 
-FD is memory that it shares with the host.  Of its stdin, a socket, it takes one task at a time,
-(offset in that memory, bytes, arguments of :func:`read_runs`), and answers with the names of stale
-files, or with the error that reading ended in.  It ends when the host does.
+Of its stdin, a socket, it takes one :class:`reading.Turn` at a time, and with it the socket of a
+client; it answers with the :class:`reading.Outcome`.  It ends when the host does.
 """
 
 from __future__ import annotations
 
-import mmap
+import errno
+import os
 import socket
-import sys
 
-from server.hosting.reading import read_runs
+from server.hosting.reading import BATCH_BYTES, Outcome, Turn, send_turn
 from server.searching.frames import LENGTH, pack, unpack
+
+_PART_BYTES = 2**16
 
 
 def main() -> None:
-    """Read until there is nobody to read for."""
-    host, memory = socket.socket(fileno=0), memoryview(mmap.mmap(int(sys.argv[1]), 0))
-    source = host.makefile("rb")
-    while head := source.read(LENGTH.size):
-        start, size_bytes, folder, body = unpack(source.read(LENGTH.unpack(head)[0]))
-        answer: list[str] | OSError
-        try:
-            answer = read_runs(folder, body, memory[start : start + size_bytes])
-        except OSError as error:
-            answer = error
-        host.sendall(pack(answer))
+    """Send until there is nobody to send for."""
+    host, buffer = socket.socket(fileno=0), memoryview(bytearray(BATCH_BYTES))
+    while task := _receive(host):
+        turn, descriptors = task
+        # The system leaves a descriptor out for which this process has no room.
+        outcome = Outcome(0, error=OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        for socket_fd in descriptors:
+            outcome = send_turn(socket_fd, turn, buffer)
+            os.close(socket_fd)
+        host.sendall(pack(outcome))
+
+
+def _receive(host: socket.socket) -> tuple[Turn, list[int]] | None:
+    """A turn and the client's socket; None if the host is gone."""
+    data, descriptors, _, _ = socket.recv_fds(host, _PART_BYTES, 1)
+    while len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]:
+        part = host.recv(_PART_BYTES)
+        if not part:
+            return None
+        data += part
+    return unpack(data[LENGTH.size :]), descriptors
 
 
 if __name__ == "__main__":

@@ -1,196 +1,177 @@
-"""Reading in processes: threads of one process read small files one at a time, and in turns.
+"""Processes that read files and send them: one turn of an answer at a time, each by itself.
 
 Of the 7 microseconds that a file of 10 KB takes, half are Python's; threads that wait for each
-other there take twice to four times as long, all of them together.  So batches are read by a few
-processes, each by itself, into memory that the server shares with them.
+other there take twice to four times as long, all of them together.  And bytes that one process
+reads and another one sends cross from one processor to the other.  So a process is handed the
+socket of a client for a turn, reads, and sends from where it has read.
 
 Rules:
 
-* A process reads one batch at a time; it is started when all others are busy.
-* A batch belongs to one answer until that is sent, and to nobody while a process still writes.
+* A process has one turn at a time, which ends when the socket is full: it waits for files, never
+  for a client.  It is started when all others are busy.
+* It keeps nothing between two turns, so any may have the next one.
 * A process that is gone is missed by one answer, and replaced for the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import mmap
-import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 from manifests.errors import StoreError
-from server.hosting.joined import BATCH_BYTES, JoinedFiles, StaleFilesError, runs_of
-from server.hosting.ranges import ByteRange
+from server.hosting.reading import Outcome, Turn
 from server.searching.frames import LENGTH, pack, unpack
 
-# Batches whose memory is kept for the next answer: to get it anew costs as much as to fill it.
-_SPARE: Final = 16
 _ANSWER_BYTES: Final = 2**16
 # Nothing is imported from the working directory, where anything may lie.
 _COMMAND: Final = (sys.executable, "-P", "-m", "server.hosting.reader")
 
 
-class Readers:
-    """Up to ``most`` processes that read for up to ``answers`` at a time.
+class ReaderEndedError(StoreError):
+    """A process ended over a turn; how much of it the client got is not known."""
 
-    Belongs to the loop that it is used in.  Only answers that are under way take memory.
+    def __init__(self) -> None:
+        message = "a process that reads files was ended from outside"
+        super().__init__(message, hint="It is started again.")
+
+
+class Readers:
+    """Up to ``most`` processes that send for any number of answers.
+
+    Belongs to the loop that it is used in.
     """
 
-    def __init__(self, most: int, answers: int) -> None:
+    def __init__(self, most: int) -> None:
         # The one used last is the one that runs.
         self._idle: asyncio.LifoQueue[_Reader] = asyncio.LifoQueue()
-        self._readers = [_Reader() for _ in range(most)]
+        self._readers = [_Reader(self._idle) for _ in range(most)]
         for reader in reversed(self._readers):
             self._idle.put_nowait(reader)
-        self._memory: mmap.mmap | None = None
-        self.memory_fd = -1
-        self._size_bytes = answers * BATCH_BYTES
-        self._free = list(range(self._size_bytes, 0, -BATCH_BYTES))
-        self._spare: list[int] = []
 
-    @contextmanager
-    def batch(self) -> Iterator[Batch]:
-        """A batch for one answer; nothing of it may be read or sent afterwards.
+    async def send(self, socket_fd: int, turn: Turn) -> Outcome:
+        """Have what a socket takes now of a turn read and sent; ReaderEndedError if that failed.
 
-        OSError (ENOBUFS) if there are as many answers under way as may be.
+        A turn that began is not cancelled, since a client may have gone away because it has all
+        that it asked for: see ``cancelling`` of the task afterwards.
         """
-        if not (free := self._spare or self._free):
-            raise OSError(errno.ENOBUFS, "too many answers at once")
-        # First what may fail: a place that was taken and not given back would be lost for good.
-        memory = self._memory or self._share()
-        stop = free.pop()
-        view = memoryview(memory)[stop - BATCH_BYTES : stop]
-        try:
-            yield Batch(self, stop - BATCH_BYTES, view)
-        finally:
-            view.release()
-            if len(self._spare) < _SPARE:
-                self._spare.append(stop)
-            else:
-                memory.madvise(mmap.MADV_REMOVE, stop - BATCH_BYTES, BATCH_BYTES)
-                self._free.append(stop)
-
-    def _share(self) -> mmap.mmap:
-        fd = os.memfd_create("batches")
-        try:
-            os.truncate(fd, self._size_bytes)
-            self._memory = mmap.mmap(fd, 0)
-        except BaseException:
-            os.close(fd)
-            raise
-        self.memory_fd = fd
-        return self._memory
-
-    async def read(
-        self, start: int, size_bytes: int, files: JoinedFiles, body: Sequence[bytes | ByteRange]
-    ) -> None:
-        """Have some bytes of files read to ``start`` in the shared memory.
-
-        Errors as :func:`joined.fill`; StoreError if the process ended.  If cancelled, it first
-        waits until nobody writes there any more.
-        """
-        task = pack((start, size_bytes, files.folder, runs_of(files, body)))
-        reading = asyncio.create_task(self._ask(task))
-        try:
-            answer = await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            # However often it is cancelled: the next one to have the batch would get these bytes.
-            while not reading.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait([reading])
-            raise
-        if isinstance(answer, OSError):
-            raise answer
-        if answer:
-            raise StaleFilesError(files.folder, answer)
-
-    async def _ask(self, task: bytes) -> list[str] | OSError:
         reader = await self._idle.get()
         try:
-            return await reader.ask(task, self.memory_fd)
-        finally:
+            channel = await reader.channel()
+        except BaseException:
             self._idle.put_nowait(reader)
+            raise
+        answer = reader.ask(channel, pack(turn), socket_fd)
+        while not answer.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([answer])
+        return answer.result()
 
     async def close(self) -> None:
         """End all processes."""
         await asyncio.gather(*(reader.end() for reader in self._readers))
-        if self._memory is not None:
-            self._memory.close()
-            os.close(self.memory_fd)
-
-
-class Batch:
-    """Shared memory for BATCH_BYTES of one answer, turn after turn."""
-
-    def __init__(self, readers: Readers, start: int, view: memoryview) -> None:
-        self._readers = readers
-        self.start = start
-        self._view = view
-
-    async def fill(
-        self, files: JoinedFiles, body: Sequence[bytes | ByteRange], size_bytes: int
-    ) -> memoryview:
-        """The ``size_bytes`` of a turn; they stay until the next one.  Errors as for reading."""
-        await self._readers.read(self.start, size_bytes, files, body)
-        return self._view[:size_bytes]
 
 
 class _Reader:
-    """One process, which comes when it is first needed."""
+    """One process, which comes when it is first needed, and goes to ``idle`` after each turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle: asyncio.LifoQueue[_Reader]) -> None:
+        self._idle = idle
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
+        self._answer: asyncio.Future[Outcome] | None = None
+        self._unsent = memoryview(b"")
+        self._data = b""
 
-    async def ask(self, task: bytes, memory_fd: int) -> list[str] | OSError:
-        """What came of a task; StoreError if the process ended over it."""
-        channel = self._socket or await self._start(memory_fd)
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.sock_sendall(channel, task)
-            data = await self._receive(channel)
-        except (OSError, EOFError) as error:
-            await self.end()
-            message = "a process that reads files was ended from outside"
-            raise StoreError(message, hint="It is started again.") from error
-        answer: list[str] | OSError = unpack(data)
-        return answer
-
-    async def _receive(self, channel: socket.socket) -> bytes:
-        loop, data = asyncio.get_running_loop(), b""
-        while len(data) < LENGTH.size or len(data) - LENGTH.size < LENGTH.unpack_from(data)[0]:
-            part = await loop.sock_recv(channel, _ANSWER_BYTES)
-            if not part:
-                raise EOFError
-            data += part
-        return data[LENGTH.size :]
-
-    async def _start(self, memory_fd: int) -> socket.socket:
+    async def channel(self) -> socket.socket:
+        """The way to the process, which is started unless it runs."""
+        if self._socket is not None:
+            return self._socket
+        await self.end()
         own, other = socket.socketpair()
         own.settimeout(0)
-        with other:
-            self._process = await asyncio.create_subprocess_exec(
-                *_COMMAND,
-                str(memory_fd),
-                stdin=other.fileno(),
-                pass_fds=(memory_fd,),
-                # Ctrl-C is for the server, which ends its processes.
-                start_new_session=True,
-            )
-        self._socket = own
+        try:
+            with other:
+                self._process = await asyncio.create_subprocess_exec(
+                    *_COMMAND,
+                    stdin=other.fileno(),
+                    # Ctrl-C is for the server, which ends its processes.
+                    start_new_session=True,
+                )
+        except BaseException:
+            own.close()
+            raise
+        asyncio.get_running_loop().add_reader(own, self._receive, own)
+        self._socket, self._data = own, b""
         return own
+
+    def ask(self, channel: socket.socket, task: bytes, socket_fd: int) -> asyncio.Future[Outcome]:
+        """What will have come of a task; ReaderEndedError if the process ends over it."""
+        loop = asyncio.get_running_loop()
+        answer = self._answer = loop.create_future()
+        try:
+            self._unsent = memoryview(task)[socket.send_fds(channel, [task], [socket_fd]) :]
+        except OSError:
+            self._lose()
+        else:
+            if self._unsent:
+                loop.add_writer(channel, self._push, channel)
+        return answer
+
+    def _push(self, channel: socket.socket) -> None:
+        """Hand over more of a task that did not fit at once."""
+        try:
+            self._unsent = self._unsent[channel.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lose()
+            return
+        if not self._unsent:
+            asyncio.get_running_loop().remove_writer(channel)
+
+    def _receive(self, channel: socket.socket) -> None:
+        """Take some of an answer."""
+        try:
+            part = channel.recv(_ANSWER_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            part = b""
+        self._data += part
+        if not part:
+            self._lose()
+        elif len(self._data) >= LENGTH.size + LENGTH.unpack_from(self._data)[0]:
+            outcome, self._data = unpack(self._data[LENGTH.size :]), b""
+            self._give(outcome)
+
+    def _lose(self) -> None:
+        """The process is gone, or to go."""
+        channel, self._socket = self._socket, None
+        if channel is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(channel)
+            loop.remove_writer(channel)
+            channel.close()
+        if self._answer is not None:
+            self._give(ReaderEndedError())
+
+    def _give(self, found: Outcome | ReaderEndedError) -> None:
+        answer, self._answer = self._answer, None
+        self._idle.put_nowait(self)
+        if answer is None:
+            return
+        if isinstance(found, Outcome):
+            answer.set_result(found)
+        else:
+            answer.set_exception(found)
 
     async def end(self) -> None:
         """End the process, if there is one, and wait until it is gone."""
+        self._lose()
         process, self._process = self._process, None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
         if process is not None:
             if process.returncode is None:
                 with suppress(ProcessLookupError):

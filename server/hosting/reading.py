@@ -1,8 +1,12 @@
-"""Runs of files read one after another into a buffer, each looked at: in a thread or a process.
+"""Runs of files sent one after another into a socket, each looked at before its bytes go out.
 
 A file counts only while it is what was published: regular, and of the expected size, mtime and
-inode.  Each is looked at *after* its bytes were read, since whoever writes to a file moves its
-mtime before its bytes.  Processes that only read import this, so it imports next to nothing.
+inode.  It is looked at *after* some of its bytes were read and *before* these are sent, since
+whoever writes to a file moves its mtime before its bytes.  Only the middle of a large one is sent
+by sendfile(2), unread; its last bytes are held until it was looked at once more, so an answer in
+which it changed is never complete.
+
+Processes that only send import this, so it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +22,15 @@ from typing import Final, NamedTuple
 
 from syncclient.files import OPEN_FOLDER, OPEN_READ
 
+# Read before any of it is sent, and small enough to stay in the cache of a processor.
+BATCH_BYTES: Final = 256 * 2**10
+# The first batch of a turn that goes on with an answer: what is not taken will be read again.
+_LEAST_BYTES: Final = 32 * 2**10
+# From here on a file is sent by sendfile(2), which takes 0.26 s of processor time for a gigabyte
+# where reading and sending take 0.35; of files of 1 MiB it saves 8 %, of smaller ones nothing.
+_LARGE_BYTES: Final = 512 * 2**10
+# The end of a large file, which is read.
+_HELD_BYTES: Final = 64 * 2**10
 # What opening or reading says where the name stands for nothing, or for no regular file.
 _ABSENT: Final = {
     errno.ENOENT,
@@ -29,13 +42,8 @@ _ABSENT: Final = {
 }
 
 
-class Wanted(NamedTuple):
-    """A file and what its stat must be; None where nothing is known of it."""
-
-    name: str
-    size_bytes: int
-    mtime_ns: int | None
-    inode: int | None
+# The name of a file and what its stat must be: bytes · mtime ns and inode, None if not known.
+Wanted = tuple[str, int, int | None, int | None]
 
 
 class Run(NamedTuple):
@@ -52,13 +60,16 @@ class Run(NamedTuple):
     offset: int
     size_bytes: int
 
+    @property
+    def files(self) -> int:
+        """How many files."""
+        return len(self.sizes) // 8
+
     def wanted(self) -> Iterator[Wanted]:
         """The files."""
         mtimes = array("q", self.mtimes) if self.mtimes else repeat(None)
         inodes = array("Q", self.inodes) if self.inodes else repeat(None)
-        rows = zip(self.names.split("\0"), array("q", self.sizes), mtimes, inodes, strict=False)
-        # Zipped columns are three times as fast as a call of Wanted for each.
-        return map(Wanted._make, rows)
+        return zip(self.names.split("\0"), array("q", self.sizes), mtimes, inodes, strict=False)
 
 
 def is_met(wanted: Wanted, info: os.stat_result) -> bool:
@@ -93,47 +104,158 @@ def raise_unless_absent(error: OSError) -> None:
         raise error
 
 
-def read_runs(folder: str, body: Sequence[bytes | Run], view: memoryview) -> list[str]:
-    """Literal bytes and runs, one after another, into ``view``; names of files that are stale."""
-    position, stale = 0, list[str]()
-    with opened(folder, OPEN_FOLDER) as folder_fd:
-        for item in body:
-            if isinstance(item, bytes):
-                view[position : position + len(item)] = item
-                position += len(item)
-            else:
-                part = view[position : position + item.size_bytes]
-                stale += _read_run(folder_fd, item, part)
-                position += item.size_bytes
-    return list(dict.fromkeys(stale))
+class Turn(NamedTuple):
+    """Bytes of an answer, from ``start`` of ``body`` on: literal ones, and runs of ``folder``.
+
+    ``is_first`` says that nothing of the answer was sent, and nothing is to be before BATCH_BYTES
+    of it are there, or all.
+    """
+
+    folder: str
+    body: Sequence[bytes | Run]
+    start: int
+    is_first: bool
 
 
-def _read_run(folder_fd: int | None, run: Run, view: memoryview) -> list[str]:
-    offset, position, stale = run.offset, 0, list[str]()
-    size_bytes = run.size_bytes
-    for wanted in run.wanted():
-        upto = min(position + wanted.size_bytes - offset, size_bytes)
-        if upto > position and not _read(folder_fd, wanted, offset, view[position:upto]):
-            stale.append(wanted.name)
-        offset, position = 0, upto
-    return stale
+class Outcome(NamedTuple):
+    """How many bytes of a turn a socket took, and why no more if it is not full.
+
+    ``stale`` names a file that is not what was published.  An error of the socket is a
+    ConnectionError; any other one is the disk's.
+    """
+
+    sent_bytes: int
+    stale: str = ""
+    error: OSError | None = None
 
 
-def _read(folder_fd: int | None, wanted: Wanted, offset: int, view: memoryview) -> bool:
-    """Fill ``view`` from a file; False unless the file then still was what was published."""
-    if folder_fd is None:
-        return False
-    fd = -1
+class _StaleError(Exception):
+    """A file is not what was published."""
+
+
+class _FullError(Exception):
+    """A socket takes no more now."""
+
+
+def send_turn(socket_fd: int, turn: Turn, buffer: memoryview) -> Outcome:
+    """Send what a socket that does not block takes of a turn now; ``buffer`` has BATCH_BYTES."""
+    batch = _Batch(socket_fd, buffer, BATCH_BYTES if turn.is_first else _LEAST_BYTES)
     try:
-        fd = os.open(wanted.name, OPEN_READ, dir_fd=folder_fd)
-        count = os.preadv(fd, (view,), offset)
-        while 0 < count < len(view):
-            view, offset = view[count:], offset + count
-            count = os.preadv(fd, (view,), offset)
-        return count == len(view) and is_met(wanted, os.fstat(fd))
+        with opened(turn.folder, OPEN_FOLDER) as folder_fd:
+            skip = turn.start
+            for item in turn.body:
+                size_bytes = len(item) if isinstance(item, bytes) else item.size_bytes
+                if skip < size_bytes:
+                    if isinstance(item, bytes):
+                        batch.put(item[skip:])
+                    else:
+                        batch.put_run(folder_fd, item, skip)
+                skip = max(skip - size_bytes, 0)
+            batch.push()
+    except _FullError:
+        pass
+    except _StaleError as stale:
+        return Outcome(batch.sent_bytes, stale=str(stale))
     except OSError as error:
-        raise_unless_absent(error)
-        return False
-    finally:
-        if fd >= 0:
-            os.close(fd)
+        return Outcome(batch.sent_bytes, error=error)
+    return Outcome(batch.sent_bytes)
+
+
+class _Batch:
+    """Bytes that were read, and go out together once there are enough of them.
+
+    What a full socket does not take is dropped, and read again when there is room, so a client
+    that takes its time holds no memory here.  After the first batch of a turn no more is read at
+    once than the socket took before, so little is read for nothing.
+    """
+
+    def __init__(self, socket_fd: int, buffer: memoryview, enough_bytes: int) -> None:
+        self._socket_fd = socket_fd
+        self._buffer = buffer
+        self._enough = enough_bytes
+        self._filled = 0
+        self.sent_bytes = 0
+
+    def put(self, data: bytes) -> None:
+        """Literal bytes."""
+        while data:
+            count = min(len(data), self._enough - self._filled)
+            self._buffer[self._filled : self._filled + count] = data[:count]
+            data = data[count:]
+            self._add(count)
+
+    def put_run(self, folder_fd: int | None, run: Run, start: int) -> None:
+        """A run, from its byte ``start`` on."""
+        skip, left = run.offset + start, run.size_bytes - start
+        for wanted in run.wanted():
+            name, size_bytes, _, _ = wanted
+            if skip >= size_bytes:
+                skip -= size_bytes
+                continue
+            count = min(size_bytes - skip, left)
+            try:
+                if folder_fd is None:
+                    raise _StaleError(name)
+                fd = os.open(name, OPEN_READ, dir_fd=folder_fd)
+                try:
+                    self._put_file(fd, wanted, skip, count)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise_unless_absent(error)
+                raise _StaleError(name) from error
+            left -= count
+            if not left:
+                break
+            skip = 0
+
+    def _put_file(self, fd: int, wanted: Wanted, offset: int, left: int) -> None:
+        while left:
+            start = self._filled
+            if left >= _LARGE_BYTES and not start:
+                count = self._pass(fd, wanted, offset, left - _HELD_BYTES)
+            else:
+                view = self._buffer[start : min(start + left, self._enough)]
+                count = os.preadv(fd, (view,), offset)
+                if not is_met(wanted, os.fstat(fd)) or not count:
+                    raise _StaleError(wanted[0])
+                self._filled = start + count
+                if self._filled == self._enough:
+                    self.push()
+            offset += count
+            left -= count
+
+    def _pass(self, fd: int, wanted: Wanted, offset: int, count: int) -> int:
+        """Send some of a large file unread; how much of it was taken."""
+        if not is_met(wanted, os.fstat(fd)):
+            raise _StaleError(wanted[0])
+        try:
+            count = os.sendfile(self._socket_fd, fd, offset, count)
+        except BlockingIOError:
+            raise _FullError from None
+        if not count:
+            raise _StaleError(wanted[0])
+        self.sent_bytes += count
+        return count
+
+    def _add(self, count: int) -> None:
+        self._filled += count
+        if self._filled == self._enough:
+            self.push()
+
+    def push(self) -> None:
+        """Send what is there; _FullError if not all of it was taken, OSError as Outcome has it."""
+        if not self._filled:
+            return
+        count = 0
+        try:
+            count = os.write(self._socket_fd, self._buffer[: self._filled])
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise ConnectionResetError(str(error)) from error
+        self.sent_bytes += count
+        if count < self._filled:
+            raise _FullError
+        self._filled = 0
+        self._enough = min(max(self.sent_bytes, _LEAST_BYTES), BATCH_BYTES)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -17,12 +20,12 @@ from aiohttp.test_utils import TestServer
 from server.commands.serve import SHUTDOWN_S
 from server.hosting.app import ServeConfig, make_app
 from tests.support.byteranges import parts_of
-from tests.support.host import TIMEOUT_S, Host, running_host
+from tests.support.host import TIMEOUT_S, Host, reading_processes, running_host
 from tests.support.world import World, make_world
 
 CLIENTS = 200
 SLOW_CLIENTS = 24
-# A bucket of files that are read in batches, and one with a file that is sent by sendfile.
+# A bucket of files that are read, and one with a file that is sent by sendfile.
 SMALL_FILES = dict.fromkeys(range(10, 250, 10), 900_000)
 LARGE_FILE = {11: 20 * 2**20}
 
@@ -84,14 +87,16 @@ def receive(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("bucket", [0, 1])
-def test_slow_clients_cost_little_memory(world: World, host: Host, bucket: int) -> None:
+def test_slow_clients_cost_little_memory_and_hold_up_nobody(
+    world: World, host: Host, bucket: int
+) -> None:
     path = world.pack_url("y1", "original", bucket)
     host.get(path)
     before = host.memory_bytes()
     with ExitStack() as stack:
         for _ in range(SLOW_CLIENTS):
             stack.enter_context(begin_slowly(host.port, path))
-        assert host.get("/healthz").status == 200
+        assert host.get(path).body == world.pack("y1", "original", bucket)
         grown = host.memory_bytes() - before
     assert grown < SLOW_CLIENTS * 2 * 2**20
     assert len(world.pack("y1", "original", bucket)) > 8 * 2 * 2**20
@@ -110,6 +115,54 @@ async def test_a_client_that_takes_nothing_is_cut_off(world: World, bucket: int)
     assert warning == f"{path}: connection cut: the client took nothing"
     assert len(body) < len(world.pack("y1", "original", bucket))
     assert warnings.empty()
+
+
+@pytest.mark.parametrize("bucket", [0, 1])
+def test_clients_that_vanish_leave_nothing_open(world: World, host: Host, bucket: int) -> None:
+    path = world.pack_url("y1", "original", bucket)
+    # The first is a reset, and the second an end that is one too, with bytes not taken.
+    for linger in (struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)):
+        for _ in range(8):
+            with begin_slowly(host.port, path) as connection:
+                # The first is a reset, and the second an end that is as good.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    assert host.get(path).body == world.pack("y1", "original", bucket)
+    patience_s = time.monotonic() + TIMEOUT_S
+    while client_sockets(host):
+        assert time.monotonic() < patience_s
+    assert host.stop() == 0
+    assert [event for event in host.events if event["event"] == "warning"] == []
+
+
+def client_sockets(host: Host) -> list[str]:
+    """What the host and the processes that read for it have open of connections of clients."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    here, listens = f":{host.port:04X}", "0A"
+    known = {f"socket:[{row[9]}]" for row in rows if row[1].endswith(here) and row[3] != listens}
+    found = []
+    for pid in (host.process.pid, *reading_processes(host.process.pid)):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                found.append(str(link.readlink()))
+    return [name for name in found if name in known]
+
+
+def test_a_process_that_is_killed_costs_one_answer(world: World, host: Host) -> None:
+    path = world.pack_url("y1", "original", 0)
+    host.get(path)
+    (pid,) = reading_processes(host.process.pid)
+    os.kill(pid, signal.SIGSTOP)
+    with socket.create_connection(("127.0.0.1", host.port), timeout=TIMEOUT_S) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        # Whoever comes meanwhile has another process.
+        assert host.get(path).body == world.pack("y1", "original", 0)
+        os.kill(pid, signal.SIGKILL)
+        with suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert host.get(path).body == world.pack("y1", "original", 0)
+    host.stop()
+    (warning,) = [event["message"] for event in host.events if event["event"] == "warning"]
+    assert "connection cut: a process that reads files was ended" in warning
 
 
 def test_an_answer_under_way_is_finished_before_the_end(world: World, host: Host) -> None:

@@ -47,6 +47,17 @@ def send_raw(port: int, data: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(2**16), b""))
 
 
+def reading_processes(pid: int) -> list[int]:
+    """The processes that read files for a host, which is process ``pid``."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [
+        child
+        for child in children
+        if b"hosting.reader" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+
+
 @dataclass(kw_only=True)
 class Host:
     """A server under test, where it listens, and what it has told: events, and lines for people.

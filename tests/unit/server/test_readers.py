@@ -1,26 +1,27 @@
-"""Batches that processes read: right bytes, errors that travel, and no batch with two writers."""
+"""Turns that processes send: right bytes, errors that travel, and nothing kept of who is gone."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
+import socket
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from manifests.errors import StoreError
-from server.hosting.joined import BATCH_BYTES, JoinedFiles, Rows, StaleFilesError
+from server.hosting.joined import JoinedFiles, Rows
 from server.hosting.ranges import ByteRange
-from server.hosting.readers import Readers
+from server.hosting.readers import ReaderEndedError, Readers
+from server.hosting.reading import Outcome, Run, Turn
+from tests.support.host import reading_processes
 
 COUNT, SIZE = 40, 1000
-BODY = (b"<", ByteRange(500, 30_500), b">")
-LENGTH = 30_002
 
 
 @pytest.fixture
@@ -38,9 +39,13 @@ def files(tmp_path: Path) -> JoinedFiles:
 
 @pytest.fixture
 async def readers() -> AsyncIterator[Readers]:
-    found = Readers(2, answers=30)
+    found = Readers(2)
     yield found
     await found.close()
+
+
+def body_of(files: JoinedFiles) -> list[bytes | Run]:
+    return [b"<", *files.runs(ByteRange(500, 30_500)), b">"]
 
 
 def expected() -> bytes:
@@ -48,26 +53,41 @@ def expected() -> bytes:
     return b"<" + content[500:30_500] + b">"
 
 
+def client_pair() -> tuple[socket.socket, socket.socket]:
+    """The socket of a client, which does not block, and the client's end."""
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0)
+    return ours, theirs
+
+
+async def ask(
+    readers: Readers, folder: str, body: list[bytes | Run], start: int = 0
+) -> tuple[Outcome, bytes]:
+    """What came of a turn, and what its client got."""
+    ours, theirs = client_pair()
+    with ours, theirs:
+        outcome = await readers.send(ours.fileno(), Turn(folder, body, start, is_first=True))
+        ours.close()
+        return outcome, b"".join(iter(lambda: theirs.recv(2**20), b""))
+
+
 async def read(readers: Readers, files: JoinedFiles) -> bytes:
-    with readers.batch() as batch:
-        return bytes(await batch.fill(files, BODY, LENGTH))
+    _, data = await ask(readers, files.folder, body_of(files))
+    return data
 
 
 def processes() -> list[int]:
     """Our reading processes."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [
-        int(pid)
-        for pid in children
-        if b"hosting.reader" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return reading_processes(os.getpid())
 
 
-def kept_bytes(readers: Readers) -> int:
-    return Path(f"/proc/self/fd/{readers.memory_fd}").stat().st_blocks * 512
+def open_files() -> list[int]:
+    """How many files we and our reading processes have open."""
+    pids = [os.getpid(), *processes()]
+    return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids]
 
 
-async def test_many_batches_at_once_are_read_each_by_itself(
+async def test_many_turns_at_once_go_each_to_its_client(
     readers: Readers, files: JoinedFiles
 ) -> None:
     found = await asyncio.gather(*(read(readers, files) for _ in range(25)))
@@ -75,82 +95,122 @@ async def test_many_batches_at_once_are_read_each_by_itself(
     assert len(processes()) == 2
 
 
-async def test_stale_files_are_named(readers: Readers, files: JoinedFiles) -> None:
-    (Path(files.folder) / "3.dat").unlink()
+async def test_a_stale_file_is_named(readers: Readers, files: JoinedFiles) -> None:
     (Path(files.folder) / "7.dat").write_bytes(b"short")
-    with pytest.raises(StaleFilesError) as caught:
-        await read(readers, files)
-    assert caught.value.names == ("3.dat", "7.dat")
+    found = await ask(readers, files.folder, body_of(files))
+    assert found == (Outcome(0, stale="7.dat"), b"")
 
 
 async def test_an_error_of_the_disk_is_told(readers: Readers, files: JoinedFiles) -> None:
-    for name in ("4.dat", "5.dat"):
-        (Path(files.folder) / name).unlink()
-    (Path(files.folder) / "4.dat").symlink_to("4.dat")
-    with pytest.raises(StaleFilesError):
-        await read(readers, files)
-    folder = JoinedFiles(
-        folder="x" * 5000, names=files.names, starts=files.starts, mtimes=None, inodes=None
-    )
-    with pytest.raises(OSError, match="File name too long"):
-        await read(readers, folder)
-    (Path(files.folder) / "4.dat").unlink()
+    outcome, data = await ask(readers, "x" * 5000, body_of(files))
+    assert isinstance(outcome.error, OSError)
+    assert (outcome.error.errno, outcome.sent_bytes, data) == (errno.ENAMETOOLONG, 0, b"")
+
+
+async def test_a_client_that_is_gone_is_told(readers: Readers, files: JoinedFiles) -> None:
+    ours, theirs = client_pair()
+    theirs.close()
+    with ours:
+        turn = Turn(files.folder, body_of(files), 0, is_first=True)
+        outcome = await readers.send(ours.fileno(), turn)
+    assert isinstance(outcome.error, ConnectionError)
+    assert await read(readers, files) == expected()
+
+
+async def test_a_client_that_takes_nothing_holds_up_nobody(files: JoinedFiles) -> None:
+    only = Readers(1)
+    ours, theirs = client_pair()
+    body = [b"." * 2**20, *body_of(files)]
+    with ours, theirs:
+        outcome = await only.send(ours.fileno(), Turn(files.folder, body, 0, is_first=True))
+        assert 0 < outcome.sent_bytes < 2**20
+        assert outcome == Outcome(outcome.sent_bytes)
+        assert await read(only, files) == expected()
+    await only.close()
+
+
+async def test_a_task_that_is_handed_over_in_parts(readers: Readers, files: JoinedFiles) -> None:
+    literal = os.urandom(2**22)
+    outcome, data = await ask(readers, files.folder, [literal], start=2**22 - 1000)
+    assert (outcome, data) == (Outcome(1000), literal[-1000:])
 
 
 async def test_a_process_that_is_gone_is_replaced(readers: Readers, files: JoinedFiles) -> None:
     assert await read(readers, files) == expected()
     for pid in processes():
         os.kill(pid, signal.SIGKILL)
-    with pytest.raises(StoreError, match="was ended from outside"):
+    with suppress(ReaderEndedError):
         await read(readers, files)
     assert await read(readers, files) == expected()
 
 
-async def test_a_batch_is_nobodys_while_it_is_written_for_who_went_away(
+@pytest.mark.parametrize("literal", [b"", os.urandom(2**22)], ids=["whole", "handing over"])
+async def test_a_process_that_ends_over_a_turn_is_missed_by_that_alone(
+    readers: Readers, files: JoinedFiles, literal: bytes
+) -> None:
+    assert await read(readers, files) == expected()
+    (pid,) = processes()
+    os.kill(pid, signal.SIGSTOP)
+    asking = asyncio.create_task(ask(readers, files.folder, [literal, *body_of(files)]))
+    done, _ = await asyncio.wait([asking], timeout=0.05)
+    assert not done
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ReaderEndedError):
+        await asking
+    assert await read(readers, files) == expected()
+
+
+async def test_the_end_of_all_processes_ends_what_they_were_at(files: JoinedFiles) -> None:
+    only = Readers(1)
+    assert await read(only, files) == expected()
+    (pid,) = processes()
+    os.kill(pid, signal.SIGSTOP)
+    reading = asyncio.create_task(read(only, files))
+    await asyncio.wait([reading], timeout=0.05)
+    await only.close()
+    with pytest.raises(ReaderEndedError):
+        await reading
+    assert processes() == []
+
+
+async def test_a_turn_that_began_goes_on_though_it_is_cancelled(
     readers: Readers, files: JoinedFiles
 ) -> None:
     assert await read(readers, files) == expected()
     (pid,) = processes()
     os.kill(pid, signal.SIGSTOP)
     reading = asyncio.create_task(read(readers, files))
-    for _ in range(5):
-        await asyncio.sleep(0)
     for _ in range(2):
-        reading.cancel()
         done, _ = await asyncio.wait([reading], timeout=0.05)
         assert not done
+        reading.cancel()
     os.kill(pid, signal.SIGCONT)
-    with pytest.raises(asyncio.CancelledError):
-        await reading
+    assert await reading == expected()
+    assert reading.cancelling() == 2
     assert await read(readers, files) == expected()
 
 
-async def test_answers_are_bounded_and_their_memory_is_given_back(
+async def test_no_file_stays_open(readers: Readers, files: JoinedFiles) -> None:
+    await asyncio.gather(*(read(readers, files) for _ in range(4)))
+    before = open_files()
+    for row in range(3):
+        await asyncio.gather(*(read(readers, files) for _ in range(4)))
+        await test_a_client_that_is_gone_is_told(readers, files)
+        (Path(files.folder) / f"{row + 5}.dat").unlink()
+        await ask(readers, files.folder, body_of(files))
+        (Path(files.folder) / f"{row + 5}.dat").write_bytes(bytes([row + 5]) * SIZE)
+    assert open_files() == before
+
+
+async def test_a_process_without_room_for_a_socket_says_so(
     readers: Readers, files: JoinedFiles
 ) -> None:
-    with ExitStack() as stack:
-        batches = [stack.enter_context(readers.batch()) for _ in range(30)]
-        assert len({batch.start for batch in batches}) == 30
-        for batch in batches:
-            await batch.fill(files, BODY, LENGTH)
-        with pytest.raises(OSError, match="too many answers"), readers.batch():
-            pass
-    assert 0 < kept_bytes(readers) <= 16 * BATCH_BYTES
-    with readers.batch():
-        pass
-
-
-async def test_a_place_whose_memory_could_not_be_had_is_there_the_next_time(
-    files: JoinedFiles,
-) -> None:
-    only = Readers(1, answers=1)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # So that no further descriptor is to be had.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-        with pytest.raises(OSError, match="Too many open files"), only.batch():
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert await read(only, files) == expected()
-    await only.close()
+    assert await read(readers, files) == expected()
+    (pid,) = processes()
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, hard))
+    outcome, data = await ask(readers, files.folder, body_of(files))
+    assert isinstance(outcome.error, OSError)
+    assert (outcome.error.errno, data) == (errno.EMFILE, b"")
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    assert await read(readers, files) == expected()

@@ -1,0 +1,55 @@
+"""Heads of answers: what each of them says, and one in bytes where aiohttp does not send it."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from typing import Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from server.hosting.ranges import Reply
+
+# Nothing that a dataset holds, such as an SVG or an HTML page, may run scripts in a host's name.
+SAFETY: Final = {
+    "Server": "bucketsync",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
+}
+
+
+def head_of(request: web.Request, reply: Reply) -> bytes:
+    """The head of an answer, up to where its body begins; no header of a reply has line ends."""
+    version = request.version
+    headers = {**reply.headers, "Date": formatdate(time.time(), usegmt=True), **SAFETY}
+    if not request.keep_alive:
+        headers["Connection"] = "close"
+    elif version.minor == 0:
+        headers["Connection"] = "keep-alive"
+    lines = [f"HTTP/{version.major}.{version.minor} {reply.status.value} {reply.status.phrase}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+class SentResponse(web.StreamResponse):
+    """An answer whose head and body were sent by others; aiohttp has nothing left to do for it.
+
+    Where it is not whole, the connection cannot go on.
+    """
+
+    def __init__(self, request: web.Request, reply: Reply, *, is_whole: bool) -> None:
+        super().__init__(status=reply.status, headers=reply.headers)
+        self._goes_on = is_whole and request.keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another request may come on this connection."""
+        return self._goes_on
+
+    async def prepare(self, _: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Nothing: the head was sent."""
+        return None
+
+    async def write_eof(self, _: bytes = b"") -> None:
+        """Nothing: the body was sent."""
