@@ -59,20 +59,19 @@ class Lost:
 def find_lost(task: GuardTask) -> list[Lost]:
     """Compare one bucket folder with the record of each layer, by the stats of its files."""
     parts = (task.variant, task.folder_name)
-    unlike = _unlike(task, parts)
-    if not unlike:
-        return []
-    seen = _seen(list_bucket(task.root, parts))
+    try:
+        unlike = _unlike(task, parts)
+        seen = _seen(list_bucket(task.root, parts)) if unlike else {}
+    except FileNotFoundError:
+        unlike, seen = task.expected, {}
     return [_lost(task, layer, rows, seen) for layer, rows in unlike.items()]
 
 
-def _unlike(task: GuardTask, parts: tuple[str, ...]) -> dict[str, StatRows]:
+def _unlike(task: GuardTask, parts: tuple[str, ...]) -> Mapping[str, StatRows]:
     """What is expected of those layers of which not all is as expected: mostly of none."""
     root_fd = os.open(task.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         folder_fd = open_below(root_fd, parts)
-    except FileNotFoundError:
-        return dict(task.expected)
     finally:
         os.close(root_fd)
     try:

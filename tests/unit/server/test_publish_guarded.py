@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from server.publishing.absences import GuardTask, find_lost
 from server.record import ServedRecord
 from tests.support.publisher import Publisher, files_below
 
@@ -147,3 +150,38 @@ def test_a_copy_is_made_where_no_hard_link_can_be(publisher: Publisher, tmp_path
         publisher.publish("y1", *DATE, "--link", "hard")
         assert publisher.release_files("y1") == publisher.tree_files()
         assert not (publisher.repo / "files/y1/original/003/3.dat").samefile(publisher.place(3))
+
+
+@pytest.mark.parametrize("flags", [(), ("--variant", "small")])
+def test_a_file_that_the_layer_has_lost_is_absent_though_the_tree_has_it(
+    publisher: Publisher, flags: tuple[str, ...]
+) -> None:
+    publisher.fill(range(1, 9), "small")
+    if not publisher.publish("y1", *DATE, "--link", "hard").summary["links"]["hard"]:
+        pytest.skip("reflinks are made here")
+    layer = publisher.repo / "files" / "y1" / "original"
+    (layer / "003" / "3.dat").unlink()
+    copy = publisher.root / "copy"
+    shutil.copy2(publisher.place(4), copy)
+    copy.replace(layer / "004" / "4.dat")
+    publisher.publish("y2", *LATER, "--link", "hard", *flags)
+    assert absences(publisher) == [
+        ("y1", "original", "gone", [3]),
+        ("y1", "original", "overwritten", [4]),
+    ]
+
+
+def test_everything_is_gone_with_the_folder_it_was_in(publisher: Publisher) -> None:
+    publisher.publish("y1", *DATE, "--in-place")
+    rows = ServedRecord(publisher.repo).expected("y1", "original", 3)
+    assert rows is not None
+    for root in (publisher.root / "unmounted", publisher.root / "repo"):
+        task = GuardTask(
+            root=str(root),
+            variant="original",
+            folder_name="003",
+            expected={"y1": np.array(rows)},
+        )
+        (lost,) = find_lost(task)
+        assert lost.gone.tolist() == list(range(3, 60, 8))
+        assert lost.overwritten.tolist() == []
