@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from email.utils import formatdate
 from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from server.hosting.ranges import Reply
+from server.hosting.ranges import Reply, http_date
 
 # Nothing that a dataset holds, such as an SVG or an HTML page, may run scripts in a host's name.
 SAFETY: Final = {
@@ -22,7 +21,7 @@ SAFETY: Final = {
 def head_of(request: web.Request, reply: Reply) -> bytes:
     """The head of an answer, up to where its body begins; no header of a reply has line ends."""
     version = request.version
-    headers = {**reply.headers, "Date": formatdate(time.time(), usegmt=True), **SAFETY}
+    headers = {**reply.headers, "Date": http_date(int(time.time())), **SAFETY}
     if not request.keep_alive:
         headers["Connection"] = "close"
     elif version.minor == 0:

@@ -15,6 +15,7 @@ Nothing here reads a file or knows of sockets.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ MAX_RANGE_HEADER_BYTES: Final = 16 * 2**10
 # Longer numbers, which nobody means, would cost time to read.
 _SPEC: Final = re.compile(r"([0-9]{1,99})-([0-9]{0,99})|-([0-9]{1,99})")
 _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
+
+
+@functools.lru_cache(maxsize=256)
+def http_date(seconds: int) -> str:
+    """Unix seconds as HTTP writes them: those of now, and of a few layers, again and again."""
+    return formatdate(seconds, usegmt=True)
 
 
 class RangeRefusedError(Exception):
@@ -75,7 +82,7 @@ class Representation:
             "Accept-Ranges": "bytes",
         }
         if self.modified is not None:
-            found["Last-Modified"] = formatdate(self.modified, usegmt=True)
+            found["Last-Modified"] = http_date(self.modified)
         return found
 
 
