@@ -6,6 +6,7 @@ and ends when its stdin does, so it never outlives the client.
 
 from __future__ import annotations
 
+import gc
 import pickle
 import sys
 
@@ -16,6 +17,8 @@ _STDOUT = 1
 
 def main() -> None:
     """Carry out one task after another: (function, argument) to (whether it worked, result)."""
+    # Nothing here makes cycles, and to look for them took a twentieth of the time.
+    gc.disable()
     source = sys.stdin.buffer
     while head := source.read(LENGTH.size):
         # (a pipe between two processes of this program)

@@ -29,6 +29,8 @@ from syncclient.sources.http import HttpSource
 from syncclient.sources.limits import TokenBucket
 
 _STDIN, _STDOUT = 0, 1
+# New objects after which garbage is looked for: little of it has cycles.
+_GARBAGE = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +212,7 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     # What is here is needed to the end: nobody has to look through it, or copy its pages.
     gc.freeze()
+    gc.set_threshold(_GARBAGE)
     forks = _fork([tuple(map(int, word.split(","))) for word in sys.argv[1:]])
     asyncio.run(_serve())
     # The client waits for the end of this, and may not have ended the forks yet.
