@@ -239,10 +239,14 @@ class Contest:
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """How often contestants run; one whose warm-up takes longer than ``slow_s`` only once."""
+    """How often contestants run; one whose warm-up takes longer than ``slow_s`` only once.
+
+    A run that takes longer than ``limit_s`` is ended, and has failed.
+    """
 
     rounds: int
     slow_s: float
+    limit_s: float
     say: Callable[[str], None]
 
 
@@ -257,7 +261,8 @@ def hold(contest: Contest, rules: Rules) -> tuple[dict[str, Result], dict[str, s
                 if one.name in failures or (turn and _is_slow(results[one.name], rules)):
                     continue
                 try:
-                    measured = _run(one, place_of, warming=turn == 0)
+                    meter = Meter(warming=turn == 0, limit_s=rules.limit_s)
+                    measured = _run(one, place_of, meter)
                 except MeasureError as error:
                     failures[one.name] = str(error)
                     results.pop(one.name, None)
@@ -269,10 +274,10 @@ def hold(contest: Contest, rules: Rules) -> tuple[dict[str, Result], dict[str, s
     return results, failures
 
 
-def _run(one: Contestant, place_of: Callable[[Contestant], Any], *, warming: bool) -> Measured:
+def _run(one: Contestant, place_of: Callable[[Contestant], Any], meter: Meter) -> Measured:
     with place_of(one) as place:
-        measured = one.run(place, Meter(warming=warming))
-        if warming:
+        measured = one.run(place, meter)
+        if meter.warming:
             one.check(place)
     return measured
 

@@ -17,8 +17,6 @@ from pathlib import Path
 
 _LENGTH = re.compile(rb"\r\ncontent-length:\s*(\d+)\r\n", re.IGNORECASE)
 _BUFFER = bytearray(2**20)
-# A worker of nginx 1.22 has been seen to leave requests unread for ever, in two of ten runs with
-# ranges of 2 MB.
 _PATIENCE_S = 20.0
 
 

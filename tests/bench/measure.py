@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,9 +122,10 @@ class Peak:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
-    """Measures one run; ``warming`` ones sample memory."""
+    """Measures one run; ``warming`` ones sample memory, one over ``limit_s`` is ended."""
 
     warming: bool
+    limit_s: float = 900.0
 
     def command(
         self,
@@ -140,10 +142,16 @@ class Meter:
                 began_s = time.monotonic()
                 process = subprocess.Popen(words, stdin=source, stdout=output, stderr=log)
                 client, host = Peak(), Peak()
+                end = threading.Timer(self.limit_s, _kill, [process.pid])
+                end.start()
                 with self._sampling(client, process), self._sampling(host, server):
                     _, status, usage = os.wait4(process.pid, 0)
                     wall_s = time.monotonic() - began_s
+                end.cancel()
             process.returncode = os.waitstatus_to_exitcode(status)
+            if wall_s >= self.limit_s:
+                message = f"{_shown(words)} did not end in {self.limit_s:g} s"
+                raise MeasureError(message)
             if process.returncode not in statuses:
                 raise MeasureError(f"{_shown(words)} ended with {process.returncode}: {_end(log)}")
             facts = _facts(_end(output))
@@ -172,6 +180,12 @@ class Meter:
             return
         with peak.watching(process.pid):
             yield
+
+
+def _kill(pid: int) -> None:
+    for each in family(pid):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 @contextmanager

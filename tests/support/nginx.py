@@ -47,6 +47,9 @@ def running_nginx(
     ``changes`` replaces texts that must stand in the block, such as its root.
     """
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        # nginx takes it as it is: a worker that waits in accept(2) for a connection that another
+        # one got would leave all of its own unread.
+        listening.setblocking(False)
         port = listening.getsockname()[1]
         for old, new in {"listen 80;": f"listen 127.0.0.1:{port};", **changes}.items():
             assert old in server, f"the document no longer shows {old!r}"
