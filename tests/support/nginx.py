@@ -49,7 +49,7 @@ def running_nginx(
     with socket.create_server(("127.0.0.1", 0)) as listening:
         # nginx takes it as it is: a worker that waits in accept(2) for a connection that another
         # one got would leave all of its own unread.
-        listening.setblocking(False)
+        listening.settimeout(0)
         port = listening.getsockname()[1]
         for old, new in {"listen 80;": f"listen 127.0.0.1:{port};", **changes}.items():
             assert old in server, f"the document no longer shows {old!r}"
