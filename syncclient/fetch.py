@@ -244,8 +244,8 @@ class Runner:
                     files = sum(len(part.rows) for part in parts)
                     size_bytes = sum(len(part.data) for part in parts)
                     if size_bytes >= _PLACED_BYTES or files >= _PLACED_FILES:
-                        await self._place_whole(complete)
-                        complete = []
+                        ready, complete = complete, []
+                        await self._place_whole(ready)
         finally:
             await self._place_whole(complete)
 
@@ -367,8 +367,8 @@ class Runner:
                     came += [(*owners[number], data) for number, data in bunch]
                     size_bytes += sum(len(data) for _, data in bunch)
                     if size_bytes >= _PLACED_BYTES or len(came) >= _PLACED_FILES:
-                        await self._place_loose(came)
-                        came, size_bytes = [], 0
+                        ready, came, size_bytes = came, [], 0
+                        await self._place_loose(ready)
         finally:
             await self._place_loose(came)
 

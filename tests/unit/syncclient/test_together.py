@@ -150,6 +150,20 @@ async def test_a_disk_that_refuses_ends_all_of_them(publisher: Publisher, tmp_pa
     assert found.items() <= publisher.newest.tree().items()
 
 
+@pytest.mark.parametrize("packs", [True, False])
+async def test_what_a_disk_refuses_is_not_placed_once_more(
+    publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, packs: bool
+) -> None:
+    monkeypatch.setattr("syncclient.fetch._PLACED_FILES", 30)
+    batches = others(publisher, tmp_path)
+    async with knowing(publisher, tmp_path, packs=packs) as (runner, source, _):
+        (tmp_path / "original" / "0005").symlink_to("/")
+        outcomes = await runner.run(batches, source)
+    assert isinstance(outcomes[4].error, StoreError)
+    for outcome in outcomes:
+        assert len(outcome.done) == len(set(outcome.done))
+
+
 async def test_other_trees_are_asked_first(publisher: Publisher, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "tree").mkdir()
