@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+
+N = TypeVar("N", bound=np.generic)
 
 CHUNK_BYTES = digest.CHUNK_BYTES
 # Codes of extensions are single bytes.
@@ -42,6 +44,24 @@ def ragged_index(starts: I64, counts: I64) -> I64:
     ends = np.cumsum(counts)
     within = np.repeat(starts - (ends - counts), counts)
     return np.asarray(np.arange(total, dtype=np.int64) + within, np.int64)
+
+
+def distinct(values: npt.NDArray[N]) -> npt.NDArray[N]:
+    """Each value once, ascending.  What numpy has loads ``numpy.ma``, 20 ms of a start."""
+    ordered = np.sort(values, axis=None)
+    first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
+
+
+def among(values: npt.NDArray[N], ordered: npt.NDArray[N]) -> Bools:
+    """Which of ``values`` are among others, which ascend.  Not ``isin`` for the same reason."""
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    places = np.searchsorted(ordered, values)
+    places[places == len(ordered)] = 0
+    same: Bools = ordered[places] == values
+    return same
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -33,7 +33,9 @@ from manifests.columns import (
     U32,
     U64,
     Entries,
+    among,
     chunk_counts,
+    distinct,
     empty,
 )
 from manifests.digest import DIGEST_BYTES, Digest, digest_bytes
@@ -151,7 +153,7 @@ class Header:
         keys = _order_key(bucket, ids // np.uint32(self.buckets))
         found = np.searchsorted(self.row_key, keys, "right") - 1
         bucket, found = bucket[found >= 0], found[found >= 0]
-        return np.unique(found[self.row_bucket[found] == bucket])
+        return distinct(found[self.row_bucket[found] == bucket])
 
 
 def _order_key(buckets: U32, slots: U32) -> U64:
@@ -222,7 +224,7 @@ def _check_removed(removed: Removed, entries: Entries, buckets: int) -> None:
             problem = f"longer than {MAX_REASON_CHARS} characters"
             raise ManifestError(f"removed.reasons[{index}]", problem)
     _check_codes(removed, "removed.codes")
-    if bool(np.isin(removed.ids, entries.ids).any()):
+    if bool(among(entries.ids, np.sort(removed.ids)).any()):
         raise ManifestError("removed.ids", "an id is both put and removed")
 
 

@@ -68,8 +68,10 @@ class Notices:
         """Ids of one layer and variant that are unavailable, ascending."""
         import numpy as np  # noqa: PLC0415 (see Absence.from_fields)
 
+        from manifests.columns import distinct  # noqa: PLC0415
+
         held = [a.ids for a in self.absences if (a.layer, a.variant) == (layer, variant)]
-        return np.unique(np.concatenate(held)) if held else np.empty(0, np.uint32)
+        return distinct(np.concatenate(held)) if held else np.empty(0, np.uint32)
 
     def encode(self) -> bytes:
         """The canonical bytes of the target."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
@@ -197,25 +198,24 @@ class Runner:
                     Problem(row=row, text=text, missing=True) for row in errand.rows
                 ]
         else:
-            some = [errand for errand in errands if errand.rows]
-            if len(some) > 1:
-                await _carry(some, self._together(some, source))
-            for errand in errands:
+            left = deque(errand for errand in errands if errand.rows)
+            if len(left) > 1 and source.packs is None:
+                # What kind of host it is, the first batch has to show by itself.
+                first = left.popleft()
+                await _carry([first], self._from_host(first, source))
+            if len(left) > 1 and source.packs is not None:
+                await _carry(left, self._together(left, source))
+            for errand in left:
                 if errand.rows and errand.outcome.error is None:
                     await _carry([errand], self._from_host(errand, source))
-            traffic, first = source.traffic.take(), errands[0].outcome
-            first.received_bytes, first.requests = traffic.received_bytes, traffic.requests
+            traffic, outcome = source.traffic.take(), errands[0].outcome
+            outcome.received_bytes, outcome.requests = traffic.received_bytes, traffic.requests
         return [errand.outcome for errand in errands]
 
     # ----------------------------------------------------------------- some batches together
 
     async def _together(self, errands: Sequence[_Errand], source: HttpSource) -> None:
-        """Bring what a host just gives of small batches, all of them asked for at once.
-
-        What kind of host it is, the first batch has to show by itself.
-        """
-        if source.packs is None:
-            return
+        """Bring what a host just gives of small batches, all of them asked for at once."""
         wanted_bytes = sum(errand.size_bytes for errand in errands)
         async with self._room.taken(min(wanted_bytes, _MOST_HELD_BYTES)):
             if source.packs:

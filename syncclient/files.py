@@ -18,7 +18,7 @@ import blake3
 
 from manifests.digest import CHUNK_BYTES
 from manifests.errors import StoreError
-from manifests.paths import parse_entry_name
+from manifests.paths import parse_entry_name, parse_entry_names
 
 OPEN_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -205,28 +205,42 @@ def _fingerprint(names: list[str], stats: list[os.stat_result]) -> bytes:
 
 
 def _columns(names: list[str], stats: list[os.stat_result]) -> FolderColumns:
-    rows: list[tuple[int, str, os.stat_result]] = []
+    """What is in a folder, whose ``names`` are sorted."""
     others: list[tuple[str, str]] = []
-    for name, info in zip(names, stats, strict=True):
-        named = parse_entry_name(name)
-        if named is None or not stat.S_ISREG(info.st_mode):
-            others.append((name, _kind(info.st_mode)))
-        else:
-            rows.append((*named, info))
-    if not rows:
-        return FolderColumns(others=tuple(others))
-    rows.sort(key=lambda row: row[:2])
-    ids, extensions, infos = zip(*rows, strict=True)
+    named = parse_entry_names(names)
+    if named is None or not all(stat.S_ISREG(mode) for mode in {info.st_mode for info in stats}):
+        names, stats, others = _sifted(names, stats)
+        named = parse_entry_names(names)
+    ids, extensions = named or ([], [])
     table = {name: code for code, name in enumerate(dict.fromkeys(extensions))}
+    # Two names with the same id stand by extension already.
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    infos = [stats[row] for row in order]
     return FolderColumns(
         extensions=tuple(table),
-        ids=array("I", ids).tobytes(),
-        exts=array("H", [table[name] for name in extensions]).tobytes(),
+        ids=array("I", [ids[row] for row in order]).tobytes(),
+        exts=array("H", [table[extensions[row]] for row in order]).tobytes(),
         sizes=array("Q", [info.st_size for info in infos]).tobytes(),
         mtimes=array("q", [info.st_mtime_ns for info in infos]).tobytes(),
         inodes=array("Q", [info.st_ino for info in infos]).tobytes(),
         others=tuple(others),
     )
+
+
+def _sifted(
+    names: list[str], stats: list[os.stat_result]
+) -> tuple[list[str], list[os.stat_result], list[tuple[str, str]]]:
+    """The names that an entry could have, and their stats; all others, with why."""
+    here: list[str] = []
+    infos: list[os.stat_result] = []
+    others: list[tuple[str, str]] = []
+    for name, info in zip(names, stats, strict=True):
+        if parse_entry_name(name) is None or not stat.S_ISREG(info.st_mode):
+            others.append((name, _kind(info.st_mode)))
+        else:
+            here.append(name)
+            infos.append(info)
+    return here, infos, others
 
 
 def _kind(mode: int) -> str:

@@ -23,7 +23,7 @@ import blake3
 import numpy as np
 import orjson
 
-from manifests.columns import U32
+from manifests.columns import U32, distinct
 from manifests.digest import Digest
 from manifests.errors import ConfigError, ManifestError, StoreError
 from manifests.model import MAX_DESCRIPTOR_BYTES, Descriptor
@@ -115,7 +115,7 @@ def write_lock(path: Path, view: ReleaseView, root: str) -> tuple[Lock, Digest]:
         root=root,
         variants=tuple(sorted(view.variants)),
         files=Digest(hasher.digest()),
-        ids=np.unique(np.frombuffer(ids, np.uint32)),
+        ids=distinct(np.frombuffer(ids, np.uint32)),
     )
     whole = blake3.blake3()
 
@@ -149,7 +149,7 @@ def read_lock(path: Path) -> Lock:
                 hasher.update(line)
                 ids.append(_id_of(line))
         return _checked(
-            path, head, Digest(hasher.digest()), np.unique(np.frombuffer(ids, np.uint32))
+            path, head, Digest(hasher.digest()), distinct(np.frombuffer(ids, np.uint32))
         )
     except _MALFORMED as error:
         message = f"{path}:{number}: not a line of a lock file ({error})"

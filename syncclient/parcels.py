@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manifests.columns import distinct
 from syncclient.plan import Rows
 from syncclient.settling import Work
 
@@ -45,7 +46,7 @@ class Parcel:
 def parcels_of(works: Iterable[Work]) -> Iterator[Parcel]:
     """What is to be fetched, bucket by bucket and layer by layer."""
     for work in works:
-        for layer in np.unique(work.fetch.layers).tolist():
+        for layer in distinct(work.fetch.layers).tolist():
             yield Parcel(work=work, layer=layer, rows=np.flatnonzero(work.fetch.layers == layer))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manifests.columns import I64, U32, U64, Bools, Entries
+from manifests.columns import I64, U32, U64, Bools, Entries, among, distinct
 from manifests.digest import DIGEST_BYTES
 from syncclient.records import Record, joined
 from syncclient.release import BucketView
@@ -94,7 +94,7 @@ class Plan:
     def replaces(self) -> list[FileStat | None]:
         """What may be replaced under each name of ``fetch``: our own older or damaged file."""
         found: list[FileStat | None] = [None] * len(self.fetch)
-        for place in np.flatnonzero(np.isin(self.fetch, self.change)).tolist():
+        for place in np.flatnonzero(among(self.fetch, self.change)).tolist():
             found[place] = self.listing.stat(int(self.wanted_at[self.fetch[place]]))
         return found
 
@@ -136,19 +136,21 @@ def compare(view: BucketView, listing: Listing, record: Record) -> Comparison:
         record.mtimes[rows] == listing.mtimes[holds]
     )
     known = np.where(holds, known, -1)
-    once = _keys(history.ids, history.exts, history.extensions, table)
     # What was found wrong once may have been put right since by a run that was killed.
     doubted = known >= 0
     doubted[doubted] = ~record.digests[known[doubted]].any(axis=1)
     unknown = np.flatnonzero(~holds)
-    possible = np.isin(_mix(listed[unknown], listing.sizes[unknown]), _mix(once, history.sizes))
+    if len(unknown):
+        once = _mix(_keys(history.ids, history.exts, history.extensions, table), history.sizes)
+        here = _mix(listed[unknown], listing.sizes[unknown])
+        unknown = unknown[among(here, np.sort(once))]
     return Comparison(
         view=view,
         listing=listing,
         record=record,
         wanted_at=_find(_keys(wanted.ids, wanted.exts, wanted.extensions, table), listed),
         known=known,
-        unread=np.union1d(unknown[possible], np.flatnonzero(doubted)),
+        unread=distinct(np.append(unknown, np.flatnonzero(doubted))),
     )
 
 
@@ -247,7 +249,7 @@ def merge_placed(known: Sequence[Record], placed: Sequence[Record]) -> list[Reco
     table = _table(old.extensions, new.extensions)
     old_keys = _keys(old.ids, old.exts, old.extensions, table)
     new_keys = _keys(new.ids, new.exts, new.extensions, table)
-    stays = ~np.isin(old_keys, new_keys)
+    stays = ~among(old_keys, np.sort(new_keys))
     bucket = np.concatenate([_numbers(known)[stays], _numbers(placed)])
     order = np.argsort(bucket, kind="stable")
     codes = np.concatenate([old_keys[stays], new_keys]) & np.uint64(2**32 - 1)

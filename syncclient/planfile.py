@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from manifests.columns import distinct
 from manifests.errors import ConfigError, StoreError
 from manifests.paths import METADATA_FOLDER, SafePath
 from syncclient.look import Look
@@ -172,7 +173,7 @@ def _read_head(path: Path, head: dict[str, Any]) -> PlanFile:
         selection=Selection(
             variants=None if variants is None else tuple(map(str, variants)),
             buckets=None if buckets is None else (int(buckets[0]), int(buckets[1])),
-            ids=None if ids is None else np.unique(np.array(ids, np.uint32)),
+            ids=None if ids is None else distinct(np.array(ids, np.uint32)),
             query=str(chosen["query"]),
             seed=str(chosen["seed"]),
             metadata=bool(chosen["metadata"]),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manifests import manifest
-from manifests.columns import U32, Entries, concat, empty, ragged_index
+from manifests.columns import U32, Entries, among, concat, empty, ragged_index
 from manifests.digest import Digest
 from manifests.errors import ManifestError, StoreError, first_of_group
 from manifests.layers import LayerPart, Rows, compose
@@ -315,7 +315,7 @@ class ReleaseView:
     def _absent(self, variant: str, wanted: Entries) -> npt.NDArray[np.bool_]:
         absent = np.zeros(len(wanted), np.bool_)
         for number in range(len(self.descriptor.layers)):
-            ids = self._absent_ids.get((number, variant), ())
-            if len(ids):
-                absent |= (wanted.layers == number) & np.isin(wanted.ids, ids)
+            ids = self._absent_ids.get((number, variant))
+            if ids is not None and len(ids):
+                absent |= (wanted.layers == number) & among(wanted.ids, ids)
         return absent

@@ -19,7 +19,7 @@ from threading import Event
 import blake3
 import numpy as np
 
-from manifests.columns import U32
+from manifests.columns import U32, distinct
 from manifests.digest import Digest
 from manifests.errors import StoreError
 from manifests.framed import FrameKey
@@ -88,7 +88,7 @@ def selected_post_ids(view: ReleaseView) -> U32 | None:
             for variant in view.variants
             for bucket in view.buckets
         ]
-        return np.unique(np.concatenate([np.empty(0, np.uint32), *held]))
+        return distinct(np.concatenate([np.empty(0, np.uint32), *held]))
     first, last = wish.buckets or (0, view.descriptor.layout.buckets - 1)
     bucket = wish.ids % np.uint32(view.descriptor.layout.buckets)
     return wish.ids[(bucket >= first) & (bucket <= last)]

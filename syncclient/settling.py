@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from manifests.columns import I64, Bools, Entries
+from manifests.columns import I64, Bools, Entries, among
 from syncclient import records
 from syncclient.files import FileStat, FolderLook
 from syncclient.places import Places
@@ -180,7 +180,7 @@ class Settler:
         """What is to do, bucket by bucket."""
         if not len(plan.fetch) and not len(plan.remove):
             return
-        fetch, foreign = plan.view.wanted.take(plan.fetch), np.isin(plan.fetch, plan.foreign)
+        fetch, foreign = plan.view.wanted.take(plan.fetch), among(plan.fetch, plan.foreign)
         for one, rows, gone in zip(pending.seen, split.fetch, split.remove, strict=True):
             if rows.start < rows.stop or gone.start < gone.stop:
                 yield Work(

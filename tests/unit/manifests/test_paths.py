@@ -205,6 +205,14 @@ def test_other_text_is_no_extension(text: str) -> None:
 )
 def test_entry_names(name: str, parsed: tuple[int, str] | None) -> None:
     assert paths.parse_entry_name(name) == parsed
+    among = ["7.webp", name, "31.png"]
+    expected = None if parsed is None else ([7, parsed[0], 31], ["webp", parsed[1], "png"])
+    assert paths.parse_entry_names(among) == expected
+
+
+@pytest.mark.parametrize("names", [["1.2.3", "4"], ["4", "1.2.3"], ["1.png.2", "jpg"], [""], []])
+def test_dots_in_other_places_make_no_entry_names(names: list[str]) -> None:
+    assert paths.parse_entry_names(names) is None
 
 
 @pytest.mark.parametrize(("buckets", "digits"), [(1, 1), (10, 1), (1000, 4), (100_000, 5), (1, 9)])
