@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -30,6 +31,8 @@ from tests.support.rawhost import (
     slow,
 )
 from tests.support.releases import Publisher, make_publisher, random_files
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,33 @@ async def test_all_come_at_once(publisher: Publisher, tmp_path: Path, *, packs: 
     sizes = sum(batch.size_bytes for batch in batches)
     assert sum(outcome.received_bytes for outcome in outcomes) == sizes
     assert not any(outcome.problems or outcome.error for outcome in outcomes)
+
+
+class CountingRunner(Runner):
+    """Counts what it hands to the disk."""
+
+    handed = 0
+
+    async def on_disk(self, function: Callable[[], T]) -> T:
+        """Count."""
+        self.handed += 1
+        return await super().on_disk(function)
+
+
+async def test_one_batch_shows_what_a_host_is_and_the_others_come_together(
+    publisher: Publisher, tmp_path: Path
+) -> None:
+    batches = others(publisher, tmp_path)
+    with raw_host(repository_content(publisher.repo)) as host:
+        async with (
+            CountingRunner("run") as runner,
+            HttpSource(host.url, HttpOptions(timeout_s=2), intake=runner.intake) as source,
+        ):
+            outcomes = await runner.run(batches, source)
+            assert undone(batches, outcomes) == []
+            # The first one, and all the others at once.
+            assert runner.handed == 2
+    assert sum(outcome.requests for outcome in outcomes) == 8
 
 
 async def test_a_pack_that_is_refused_holds_up_no_other(
