@@ -27,6 +27,10 @@ OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # ioctl number of Linux's FICLONE (linux/fs.h): share the extents of another file.
 _FICLONE = 0x40049409
 _COPY_BYTES = 8 * 2**20
+# Written to a file at once.  The kernel takes memory for it in pieces as large as the write, and
+# large ones a virtual machine may first have to ask back from its host: from 1 MiB on a write took
+# up to six times as long (docs/explanation/performance.md).
+WRITE_BYTES = 256 * 2**10
 # Errors that mean "this file system cannot do it", not "the disk is broken".
 _UNSUPPORTED = {
     errno.EOPNOTSUPP,
@@ -305,6 +309,13 @@ def reflink(source_fd: int, target_fd: int) -> bool:
             return False
         raise
     return True
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of some bytes to an open file, from its position on."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view[:WRITE_BYTES]) :]
 
 
 def copy_bytes(source_fd: int, target_fd: int, size_bytes: int) -> None:

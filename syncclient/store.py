@@ -35,12 +35,14 @@ from manifests.errors import ExitCode, StoreError
 from manifests.paths import PRIVATE_FOLDER
 from syncclient.files import (
     OPEN_FOLDER,
+    WRITE_BYTES,
     FileStat,
     copy_bytes,
     hash_open,
     open_below,
     open_regular,
     reflink,
+    write_all,
 )
 
 STAGING = (PRIVATE_FOLDER, "staging")
@@ -246,7 +248,7 @@ class Store:
         with _translated(self.root / STAGING[0] / STAGING[1]):
             view = memoryview(data)
             while view:
-                done = os.pwrite(fd, view, offset)
+                done = os.pwrite(fd, view[:WRITE_BYTES], offset)
                 view, offset = view[done:], offset + done
 
     def drop_part(self, name: str) -> None:
@@ -552,9 +554,7 @@ def _write_new(name: str, folder_fd: int, data: bytes | memoryview, mtime_ns: in
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, 0o666, dir_fd=folder_fd)
     try:
-        written = os.write(fd, data)
-        while written < len(data):
-            written += os.write(fd, data[written:])
+        write_all(fd, data)
         os.utime(fd, ns=(mtime_ns, mtime_ns))
     except BaseException:
         os.unlink(name, dir_fd=folder_fd)

@@ -30,6 +30,7 @@ from syncclient.files import (
     printable,
     reflink,
     stat_of,
+    write_all,
 )
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "printable",
     "reflink",
     "stat_of",
+    "write_all",
 ]
 
 # --------------------------------------------------------------------------- scanning

@@ -21,9 +21,9 @@ from manifests.digest import digest_bytes
 from manifests.errors import StoreError
 from manifests.torrents.pieces import FileHashes, PieceHasher, hash_pieces
 from server.audit.content import Content, inspect_bytes, inspect_open
-from server.publishing.links import Method, Placed, Stage, disk_error, write_all
+from server.publishing.links import Method, Placed, Stage, disk_error
 from server.publishing.piecehashes import PiecePlan
-from syncclient.tree import OPEN_READ, FileStat, reflink
+from syncclient.tree import OPEN_READ, FileStat, reflink, write_all
 
 # One change while a file is read is bad luck, two are a writer at work.
 _TRIES: Final = 2

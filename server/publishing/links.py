@@ -25,7 +25,7 @@ from manifests.columns import CHUNK_BYTES, I64, U8, U32, U64, Entries, empty
 from manifests.errors import StoreError
 from manifests.layers import match, same_file
 from server.publishing.memory import pack_columns, unpack_columns
-from syncclient.tree import FileStat, Listing, copy_bytes, list_folder, reflink
+from syncclient.tree import FileStat, Listing, copy_bytes, list_folder, reflink, write_all
 
 # Read-only for everybody, less what the umask takes away.
 _MODE: Final = 0o444
@@ -161,9 +161,7 @@ class Stage:
         """Make a file of bytes in memory."""
         out = os.open(name, _CREATE, _MODE, dir_fd=self.folder_fd)
         try:
-            written = os.write(out, data)
-            if written < len(data):
-                write_all(out, memoryview(data)[written:])
+            write_all(out, data)
             os.utime(out, ns=self._times)
             return Placed(Method.COPY, self._times[0], os.fstat(out).st_ino)
         finally:
@@ -244,13 +242,6 @@ class Links:
             sizes=self.sizes,
             digests=self.digests,
         )
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of some bytes to an open file."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, data[written:])
 
 
 def list_placed(target: Target, variant: str, bucket: str) -> Listing:

@@ -14,8 +14,8 @@ import blake3
 
 from manifests.columns import Entries
 from manifests.errors import StoreError
-from server.publishing.links import disk_error, write_all
-from syncclient.tree import open_regular
+from server.publishing.links import disk_error
+from syncclient.tree import open_regular, write_all
 
 _READ_BYTES: Final = 4 * 2**20
 _MODE: Final = 0o444

@@ -15,6 +15,7 @@ import pytest
 
 from manifests.digest import digest_bytes
 from manifests.errors import ExitCode, StoreError
+from syncclient.files import WRITE_BYTES
 from syncclient.store import Store, free_bytes, run_name, sync_file_system
 from syncclient.tree import FileStat
 from tests.support.mounts import ext4, tmpfs
@@ -353,6 +354,23 @@ def test_a_part_that_cannot_be_opened_now_is_kept(tree: Path) -> None:
             with pytest.raises(StoreError, match="Too many open files"):
                 store.open_part("large.part")
         assert (tree / ".bucketsync/staging/large.part").read_bytes() == b"fetched"
+
+
+def test_a_part_is_written_by_the_piece(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = os.pwrite, list[int]()
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        asked.append(len(data))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    data = os.urandom(2 * WRITE_BYTES + 3)
+    with store_of(tree) as store:
+        fd = store.open_part("large.part")
+        store.write_part(fd, data, 1)
+        os.close(fd)
+        assert (tree / ".bucketsync/staging/large.part").read_bytes() == b"\0" + data
+    assert asked == [WRITE_BYTES, WRITE_BYTES, 3]
 
 
 def test_a_part_is_filled_with_what_is_in_the_tree(tree: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError
+from syncclient.files import WRITE_BYTES
 from syncclient.tree import (
     FileStat,
     copy_bytes,
@@ -19,6 +20,7 @@ from syncclient.tree import (
     open_below,
     open_regular,
     stat_of,
+    write_all,
 )
 
 
@@ -162,6 +164,22 @@ def test_links_and_pipes_are_never_opened(tmp_path: Path) -> None:
         with pytest.raises(OSError) as caught:  # noqa: PT011 (its number is what matters)
             open_regular(tmp_path / name)
         assert caught.value.errno == code
+
+
+def test_bytes_are_written_by_the_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = os.write, list[int]()
+
+    def write(fd: int, data: memoryview) -> int:
+        asked.append(len(data))
+        # The first time the disk takes no more than a byte.
+        return real(fd, data[:1] if len(asked) == 1 else data)
+
+    monkeypatch.setattr(os, "write", write)
+    data = os.urandom(2 * WRITE_BYTES + 3)
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        write_all(file.fileno(), data)
+    assert (tmp_path / "file").read_bytes() == data
+    assert asked == [WRITE_BYTES, WRITE_BYTES, WRITE_BYTES, 2]
 
 
 def test_a_copy_is_whole_or_an_error(tmp_path: Path) -> None:
