@@ -11,9 +11,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from manifests.errors import ExitCode, StoreError, SyncError
-from syncclient.output import CommandParser, Output, VersionAction
+from syncclient.output import CommandParser, Output, VersionAction, leave
 
 # Read when numpy is imported, here and in every process that is started from here.  Nothing does
 # linear algebra, and the threads for it wait for work by turning in circles.
@@ -50,6 +51,11 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     return parser
 
 
+def script() -> NoReturn:
+    """What the command is."""
+    leave(main())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
     words = sys.argv[1:] if argv is None else list(argv)
@@ -67,8 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         out.error(StoreError(f"{error.filename or 'I/O'}: {error.strerror or error}"))
         code = ExitCode.STORAGE
-    out.close(code)
-    return int(code)
+    return int(out.close(code))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

@@ -12,9 +12,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from manifests.errors import ExitCode, StoreError, SyncError
-from syncclient.output import CommandParser, Output, VersionAction
+from syncclient.output import CommandParser, Output, VersionAction, leave
 
 VERBS = (
     "clone",
@@ -52,6 +53,11 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     return parser
 
 
+def script() -> NoReturn:
+    """What the command is."""
+    leave(main())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit code of ``docs/reference/exit-codes.md``."""
     # No process of ours imports from the working directory, where a release may have put it.
@@ -75,8 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         out.error(StoreError(f"{error.filename or 'I/O'}: {error.strerror or error}"))
         code = ExitCode.STORAGE
-    out.close(code)
-    return int(code)
+    return int(out.close(code))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:

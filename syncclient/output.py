@@ -51,6 +51,7 @@ class Output:
         self.json = json
         self.verbosity = verbosity
         self._summary: dict[str, Any] = {}
+        self._is_lost = False
 
     @cached_property
     def console(self) -> Console:
@@ -71,12 +72,12 @@ class Output:
         except TypeError:
             # The name of a file may be no text; this one escapes it.
             line = json.dumps(values)
-        _to_stdout(line)
+        self._put(line)
 
     def result(self, text: str) -> None:
         """A result for people, on stdout; scripts read the summary instead."""
         if not self.json:
-            _to_stdout(text)
+            self._put(text)
 
     def say(self, text: str) -> None:
         """A notice for people, on stderr; silent with ``-q``."""
@@ -120,9 +121,26 @@ class Output:
         """Fields of the last JSON line; a later call overrides an earlier one."""
         self._summary.update(fields)
 
-    def close(self, exit_code: ExitCode) -> None:
-        """Print the summary line."""
+    def close(self, exit_code: ExitCode) -> ExitCode:
+        """Print the summary line; the exit code, which tells of results that were lost."""
         self.event("summary", verb=self.verb, exit_code=int(exit_code), **self._summary)
+        lost = self._is_lost and exit_code is ExitCode.COMPLETE
+        return ExitCode.STORAGE if lost else exit_code
+
+    def _put(self, line: str) -> None:
+        """Print a line to stdout at once.
+
+        A disk that is full does not end the run, and a reader that went away (``| head``) is no
+        error at all.
+        """
+        try:
+            sys.stdout.write(line.encode(errors="backslashreplace").decode() + "\n")
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                self._is_lost = True
+                self._print(f"error: no more results are written: {error.strerror}", "bold red")
 
     def _print(self, text: str, style: str = "") -> None:
         if style and sys.stderr.isatty():
@@ -132,10 +150,9 @@ class Output:
             sys.stderr.flush()
 
 
-def _to_stdout(line: str) -> None:
-    """Print a line at once; a reader that went away (``| head``) does not end the run."""
-    try:
-        sys.stdout.write(line.encode(errors="backslashreplace").decode() + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def leave(code: int) -> NoReturn:
+    """End the process, in which all is closed: to take an interpreter apart takes 0.05 s more."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)

@@ -23,6 +23,7 @@ from manifests.errors import SyncError
 from syncclient.batch import Batch, Outcome
 from syncclient.fetch import Runner
 from syncclient.hatch import Hatchling, Nest
+from syncclient.output import leave
 from syncclient.pipes import STREAM_BYTES, messages, packed, write_all
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.http import HttpSource
@@ -219,6 +220,7 @@ def main() -> None:
     os.close(_STDOUT)
     for pid in forks:
         os.waitpid(pid, 0)
+    leave(0)
 
 
 def _fork(pipes: list[tuple[int, ...]]) -> list[int]:

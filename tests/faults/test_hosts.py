@@ -39,7 +39,7 @@ _COMMAND = (
     sys.executable,
     "-P",
     "-c",
-    "import sys; from syncclient.cli import main; sys.exit(main())",
+    "from syncclient.cli import script; script()",
 )
 # Longer than the slowest way of giving up.
 _PATIENCE_S = 120

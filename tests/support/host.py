@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 60
-_MAIN = "import sys; from server.cli import main; sys.exit(main())"
+_MAIN = "from server.cli import script; script()"
 _ROOT = Path(__file__).parents[2]
 
 

@@ -22,7 +22,7 @@ _COMMAND = (
     sys.executable,
     "-P",
     "-c",
-    "import sys; from syncclient.cli import main; sys.exit(main())",
+    "from syncclient.cli import script; script()",
 )
 
 

@@ -37,7 +37,7 @@ LAYOUT = Layout(buckets=8, digits=3)
 ROOT = Path(__file__).parents[2]
 # The age given to files that are written, so that a look at them is never racy.
 _AGE_NS = 3600 * 10**9
-_COMMAND = "import sys; from server.cli import main; sys.exit(main())"
+_COMMAND = "from server.cli import script; script()"
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from manifests.errors import ConfigError, ExitCode
 from syncclient.output import Output
+from tests.support.client import ROOT
 
 
 def lines(text: str) -> list[dict[str, object]]:
@@ -91,3 +94,32 @@ def test_a_reader_that_went_away_does_not_end_the_run(monkeypatch: pytest.Monkey
         out = Output("trash", json=True)
         out.event("file", path="a")
         out.close(ExitCode.COMPLETE)
+
+
+def explain(stdout: int, *flags: str) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, with another stdout."""
+    code = "from syncclient.cli import script; script()"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code, "explain", *flags, "1girl solo"],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_results_that_a_full_disk_does_not_take_are_no_success(flags: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        found = explain(full.fileno(), *flags)
+    assert found.returncode == ExitCode.STORAGE
+    assert found.stderr == "error: no more results are written: No space left on device\n"
+
+
+def test_a_reader_that_went_away_is_no_error() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    found = explain(writing, "--json")
+    os.close(writing)
+    assert (found.returncode, found.stderr) == (ExitCode.COMPLETE, "")
