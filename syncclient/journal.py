@@ -6,19 +6,20 @@ A file that is in the tree but not recorded yet costs a reading of it after a cr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 
+from manifests.columns import distinct
 from manifests.digest import DIGEST_BYTES
-from manifests.paths import parse_entry_name
+from manifests.paths import parse_entry_name, parse_entry_names
 from syncclient.batch import Batch
 from syncclient.plan import forget, merge_placed
 from syncclient.pool import in_thread
-from syncclient.records import Record
+from syncclient.records import EMPTY_RECORD, Record, joined
 from syncclient.state import AssetRecord, State
 
 _FLUSH_S = 2.0
@@ -102,23 +103,27 @@ class Journal:
                 self._state.forget(variant, bucket)
 
 
-def _columns(noted: Iterable[tuple[Batch, Sequence[int]]]) -> Record:
-    """Files that were placed; one placed twice counts once."""
-    files = {
-        batch.names[row]: (batch.sizes[row], batch.digest(row), batch.mtime_ns)
-        for batch, rows in noted
-        for row in rows
-    }
-    names = [name.partition(".") for name in files]
-    extensions = dict.fromkeys(extension for _, _, extension in names)
-    table = {extension: code for code, extension in enumerate(extensions)}
+def _columns(noted: Sequence[tuple[Batch, Sequence[int]]]) -> Record:
+    """Files that were placed; one placed twice counts once, as it was placed last."""
+    if not noted:
+        return EMPTY_RECORD
+    placed = joined([_record(batch, rows) for batch, rows in noted])
+    keys = placed.ids.astype(np.uint64) << np.uint64(16) | placed.exts
+    if len(distinct(keys)) == len(keys):
+        return placed
+    _, from_end = np.unique(keys[::-1], return_index=True)
+    return placed.take(len(keys) - 1 - from_end)
+
+
+def _record(batch: Batch, rows: Sequence[int]) -> Record:
+    ids, extensions = parse_entry_names([batch.names[row] for row in rows]) or ([], [])
+    table = {extension: code for code, extension in enumerate(dict.fromkeys(extensions))}
+    digests = np.frombuffer(batch.digests, np.uint8).reshape(-1, DIGEST_BYTES)
     return Record(
         extensions=tuple(table),
-        ids=np.array([int(number) for number, _, _ in names], np.uint32),
-        exts=np.array([table[extension] for _, _, extension in names], np.uint16),
-        sizes=np.array([size for size, _, _ in files.values()], np.uint64),
-        mtimes=np.array([mtime for _, _, mtime in files.values()], np.int64),
-        digests=np.frombuffer(
-            b"".join(digest for _, digest, _ in files.values()), np.uint8
-        ).reshape(-1, DIGEST_BYTES),
+        ids=np.array(ids, np.uint32),
+        exts=np.array([table[extension] for extension in extensions], np.uint16),
+        sizes=np.array([batch.sizes[row] for row in rows], np.uint64),
+        mtimes=np.full(len(rows), batch.mtime_ns, np.int64),
+        digests=digests[rows],
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -89,38 +89,32 @@ def unsure_if_racy(mtimes: I64, looked_ns: int) -> I64:
     return np.where(mtimes > looked_ns - RACY_NS, np.int64(UNSURE), mtimes)
 
 
-def encode(record: Record) -> bytes:
-    """The columns as a blob."""
-    document = {
-        "extensions": list(record.extensions),
-        "ids": record.ids.astype("<u4").tobytes(),
-        "exts": record.exts.astype("<u2").tobytes(),
-        "sizes": record.sizes.astype("<u8").tobytes(),
-        "mtimes": record.mtimes.astype("<i8").tobytes(),
-        "digests": record.digests.tobytes(),
-    }
-    return zstandard.compress(msgpack.packb(document), 1)
+class Codec:
+    """Records as blobs, for one thread at a time: to set zstd up takes longer than to use it."""
 
+    def __init__(self) -> None:
+        self._compress = zstandard.ZstdCompressor(level=1).compress
+        self._decompress = zstandard.ZstdDecompressor().decompress
 
-# Takes a blob, the time of its folder and for what it was settled.
-Decode: TypeAlias = Callable[[bytes, int, str], Record | None]
+    def encode(self, record: Record) -> bytes:
+        """The columns as a blob."""
+        document = {
+            "extensions": list(record.extensions),
+            "ids": record.ids.astype("<u4").tobytes(),
+            "exts": record.exts.astype("<u2").tobytes(),
+            "sizes": record.sizes.astype("<u8").tobytes(),
+            "mtimes": record.mtimes.astype("<i8").tobytes(),
+            "digests": record.digests.tobytes(),
+        }
+        return self._compress(msgpack.packb(document))
 
-
-def decoder() -> Decode:
-    """A way to read blobs, for one thread: it makes the columns of a row.
-
-    None if the blob is not what :func:`encode` writes.
-    """
-    decompress = zstandard.ZstdDecompressor().decompress
-
-    def decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
+    def decode(self, data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
+        """The columns of a row; None if the blob is not what :meth:`encode` writes."""
         try:
-            raw = decompress(data, max_output_size=_MAX_BLOB_BYTES)
+            raw = self._decompress(data, max_output_size=_MAX_BLOB_BYTES)
             return _record(msgpack.unpackb(raw), folder_mtime_ns, settled)
         except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
             return None
-
-    return decode
 
 
 def _record(found: dict[str, Any], folder_mtime_ns: int, settled: str) -> Record | None:
