@@ -1,4 +1,4 @@
-"""Recording what was placed and removed, some seconds' worth at a time.
+"""Recording what was placed and removed, half a second's worth at a time.
 
 A file that is in the tree but not recorded yet costs a reading of it after a crash, nothing else.
 """
@@ -22,7 +22,7 @@ from syncclient.pool import in_thread
 from syncclient.records import EMPTY_RECORD, Record, joined
 from syncclient.state import AssetRecord, State
 
-_FLUSH_S = 2.0
+_FLUSH_S = 0.5
 
 # Records of so many buckets are changed together: numpy takes as long for one.
 _BUCKETS_AT_ONCE = 64
@@ -69,7 +69,7 @@ class Journal:
         self._notes.assets[path] = None
 
     async def keep_flushing(self) -> None:
-        """Flush every two seconds until cancelled."""
+        """Flush twice a second until cancelled."""
         while True:
             await asyncio.sleep(_FLUSH_S)
             await self.flush()
