@@ -308,7 +308,7 @@ class Look:
         """StoreError if a disk lacks room for what goes there, of however many variants."""
         if not self.files_to_fetch and not self.rows.make:
             return
-        from syncclient.store import device_of, free_bytes  # noqa: PLC0415 (see carry_out)
+        from syncclient.disk import device_of, free_bytes  # noqa: PLC0415 (see carry_out)
 
         needed: dict[int, int] = {}
         roots: dict[int, Path] = {}

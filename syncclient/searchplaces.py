@@ -27,7 +27,7 @@ from syncclient.pool import in_thread
 from syncclient.release import ReleaseView
 from syncclient.searching import Question, Searcher, date_of, open_searcher, resolve
 from syncclient.selection import Selection
-from syncclient.session import Session, newest, visit
+from syncclient.session import Session, visit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -78,7 +78,7 @@ def on_server(url: str, how: Asking, *, trust_root: str | None, with_bytes: bool
             if trust_root or session.trust.pinned_root() is None:
                 await session.pin(trust_root)
             signed = await session.refresh()
-            descriptor = await session.descriptor(signed, how.release or newest(signed))
+            descriptor = await session.descriptor(signed, how.release or signed.newest())
             return await _ask(session, descriptor, question, None, with_bytes=with_bytes)
 
     return ask

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import fcntl
 import hashlib
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from manifests.digest import Digest
 from manifests.errors import (
     ConfigError,
-    ExitCode,
     ManifestError,
     StoreError,
     SyncError,
@@ -38,6 +32,7 @@ from syncclient.config import (
 )
 from syncclient.documents import write_durably
 from syncclient.events import Listener, Notice, Phase
+from syncclient.folders import Folders, folders_of, locked, refuse_links
 from syncclient.hatch import Nest
 from syncclient.hosts import Hosts
 from syncclient.places import Places
@@ -55,7 +50,7 @@ from syncclient.signed import (
     following,
 )
 from syncclient.sources.host import HttpOptions
-from syncclient.state import STATE_NAME, State
+from syncclient.state import State
 
 if TYPE_CHECKING:
     from syncclient.lockfile import Lock
@@ -67,97 +62,6 @@ _NOTICES_NAME = "notices"
 _SOON_S = 3.0
 # So long after the last record was written the kernel has long taken the files to the disk.
 _SYNC_AFTER_S = 600.0
-_UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
-    """Where a tree's own records lie: in the tree, or in a folder the user named for them."""
-
-    private: Path
-    records: Path
-
-    @property
-    def trust(self) -> Path:
-        """The pinned root and TUF's metadata; not a cache."""
-        return self.records / "tuf"
-
-    @property
-    def cache(self) -> Path:
-        """Manifests by digest; a cache."""
-        return self.records / "cache"
-
-    @property
-    def releases(self) -> Path:
-        """Descriptors that were verified, by release; proof in themselves."""
-        return self.records / "releases"
-
-    @property
-    def state(self) -> Path:
-        """The state file; a cache."""
-        return self.records / STATE_NAME
-
-
-def folders_of(tree: Path, state_dir: Path | None) -> Folders:
-    """The folders of a tree; a state folder is split by tree, so that it can serve several."""
-    private = private_folder(tree)
-    if state_dir is None:
-        return Folders(private=private, records=private)
-    name = Digest.of(os.fsencode(tree.resolve())).hex[:16]
-    return Folders(private=private, records=state_dir / f"{tree.resolve().name}-{name}")
-
-
-def refuse_links(tree: Path) -> None:
-    """StoreError if a link stands for a folder or file of the client's own.
-
-    What is written there goes by path, so a link would lead out of the tree.
-    """
-    private = private_folder(tree)
-    try:
-        found = [private] if private.is_symlink() else list(private.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        message = f"{private}: {error.strerror}"
-        raise StoreError(message) from error
-    for path in found:
-        if path.is_symlink():
-            message = f"{path} is a symbolic link, and bucketsync writes through none"
-            raise StoreError(
-                message, hint="Take it away. Records may lie elsewhere with --state-dir."
-            )
-
-
-@asynccontextmanager
-async def locked(tree: Path) -> AsyncIterator[None]:
-    """Hold the tree's lock; ConfigError (exit 11) while another run does.
-
-    The lock saves work; what keeps the tree right is the store.  So a file system without locks is
-    no obstacle.
-    """
-    refuse_links(tree)
-    folder = private_folder(tree)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(folder / "lock", flags, 0o666)
-    except OSError as error:
-        message = f"{folder / 'lock'}: {error.strerror}"
-        raise StoreError(message) from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"another run is working on {tree}"
-            raise ConfigError(
-                message, hint="Wait for it to end.", exit_code=ExitCode.LOCKED
-            ) from None
-        except OSError as error:
-            if error.errno not in _UNLOCKABLE:
-                raise
-        yield
-    finally:
-        os.close(fd)
 
 
 class Session:
@@ -394,7 +298,7 @@ class Session:
 
     async def descriptor(self, signed: Signed, release: str) -> Descriptor:
         """The descriptor of a signed release, fetched if it is not here yet."""
-        target = find_release(signed, release)
+        target = signed.release(release)
         path = self.folders.releases / f"{release}.msgpack"
         if not _sha256_is(path, target.sha256):
             size = MAX_DESCRIPTOR_BYTES
@@ -440,41 +344,12 @@ class Session:
             await in_thread(self._sync)
 
     def _sync(self) -> None:
-        from syncclient.store import sync_file_system  # noqa: PLC0415 (see run)
+        from syncclient.disk import sync_file_system  # noqa: PLC0415 (see run)
 
         for root in {self.tree, *map(Path, self.config.variant_dirs.values())}:
             if root.exists():
                 sync_file_system(root)
         self.state.mark_synced()
-
-
-def find_release(signed: Signed, release: str) -> ReleaseTarget:
-    """The signed target of a release; ConfigError names those that exist."""
-    for target in signed.releases:
-        if target.name == release:
-            return target
-    names = ", ".join(target.name for target in by_date(signed)) or "none yet"
-    message = f"there is no release {release!r}; the publisher signed: {names}"
-    raise ConfigError(message)
-
-
-def by_date(signed: Signed) -> list[ReleaseTarget]:
-    """Releases, oldest first, by the date the publisher signed with them."""
-
-    def date(target: ReleaseTarget) -> tuple[int, str]:
-        created = target.custom.get("created", 0)
-        return (created if isinstance(created, int) else 0, target.name)
-
-    return sorted(signed.releases, key=date)
-
-
-def newest(signed: Signed) -> str:
-    """The name of the newest release; ConfigError where nothing was published."""
-    ordered = by_date(signed)
-    if not ordered:
-        message = "nothing was published in this repository yet"
-        raise ConfigError(message)
-    return ordered[-1].name
 
 
 def _named(error: SyncError, url: str) -> SyncError:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from manifests.errors import StoreError, TrustError
+from manifests.errors import ConfigError, StoreError, TrustError
 from syncclient.documents import replace_durably
 
 METADATA_PATH: Final = "tuf/metadata"
@@ -94,6 +94,31 @@ class Signed:
     def expired(self, now: datetime) -> tuple[str, ...]:
         """The roles whose signatures have expired."""
         return tuple(role for role in _ROLES if self.expires[role] <= now)
+
+    def by_date(self) -> list[ReleaseTarget]:
+        """Releases, oldest first, by the date the publisher signed with them."""
+
+        def date(target: ReleaseTarget) -> tuple[int, str]:
+            created = target.custom.get("created", 0)
+            return (created if isinstance(created, int) else 0, target.name)
+
+        return sorted(self.releases, key=date)
+
+    def newest(self) -> str:
+        """The name of the newest release; ConfigError where nothing was published."""
+        if not self.releases:
+            message = "nothing was published in this repository yet"
+            raise ConfigError(message)
+        return self.by_date()[-1].name
+
+    def release(self, name: str) -> ReleaseTarget:
+        """A release by its name; ConfigError names those that exist."""
+        for target in self.releases:
+            if target.name == name:
+                return target
+        names = ", ".join(target.name for target in self.by_date()) or "none yet"
+        message = f"there is no release {name!r}; the publisher signed: {names}"
+        raise ConfigError(message)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

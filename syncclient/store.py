@@ -16,12 +16,10 @@ Methods block; they run in worker threads or processes, never on the event loop.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import itertools
 import os
 import shutil
-import stat
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -31,8 +29,16 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from manifests.errors import ExitCode, StoreError
+from manifests.errors import StoreError
 from manifests.paths import PRIVATE_FOLDER
+from syncclient.disk import (
+    is_ours_alone,
+    rename_noreplace,
+    stat_at,
+    store_error,
+    translated,
+    write_new,
+)
 from syncclient.files import (
     OPEN_FOLDER,
     WRITE_BYTES,
@@ -42,16 +48,11 @@ from syncclient.files import (
     open_below,
     open_regular,
     reflink,
-    write_all,
 )
 
 STAGING = (PRIVATE_FOLDER, "staging")
 TRASH = (PRIVATE_FOLDER, "trash")
-_RENAME_NOREPLACE = 1
 _OPEN_FOLDERS = 128
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT}
-_NO_SUPPORT = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,32 +65,6 @@ class Aside:
 
 # Name, verified bytes, digest, mtime, and what may be replaced; what was moved aside.
 PlaceBytes = Callable[[str, bytes | memoryview, bytes, int, FileStat | None], Aside | None]
-
-
-def sync_file_system(folder: Path) -> None:
-    """Return when all that was written to the file system of ``folder`` is on disk (syncfs)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if _LIBC.syncfs(fd) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
-    finally:
-        os.close(fd)
-
-
-def _rename_noreplace(old: str, old_fd: int, new: str, new_fd: int) -> None:
-    """Rename that fails with FileExistsError where ``new`` is taken (renameat2)."""
-    done = _LIBC.renameat2(old_fd, os.fsencode(old), new_fd, os.fsencode(new), _RENAME_NOREPLACE)
-    if done == 0:
-        return
-    code = ctypes.get_errno()
-    if code not in _NO_SUPPORT:
-        raise OSError(code, os.strerror(code), old, None, new)
-    # NFS, exFAT: look, then rename. The window is ours alone: the tree is locked by this run.
-    with suppress(FileNotFoundError):
-        os.stat(new, dir_fd=new_fd, follow_symlinks=False)
-        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), new)
-    os.rename(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
 
 
 class Store:
@@ -108,7 +83,7 @@ class Store:
 
     def __enter__(self) -> Self:
         """Open the place and its staging folder, made if missing."""
-        with _translated(self.root):
+        with translated(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self._root_fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
@@ -187,7 +162,7 @@ class Store:
 
     def clean_staging(self) -> None:
         """Remove what runs that were killed left behind; for when nothing is missing any more."""
-        with _translated(self.root):
+        with translated(self.root):
             for name in os.listdir(self._staging_fd):  # noqa: PTH208 (an open folder)
                 self._clear_name(name)
 
@@ -219,7 +194,7 @@ class Store:
         What it holds from an earlier run is not trusted: the caller hashes it again. What is no
         file of ours alone (a link, a pipe, another name of a file outside) is taken away.
         """
-        with _translated(self.root / STAGING[0] / STAGING[1] / name):
+        with translated(self.root / STAGING[0] / STAGING[1] / name):
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with suppress(FileNotFoundError):
                 try:
@@ -228,7 +203,7 @@ class Store:
                     if error.errno not in {errno.ELOOP, errno.ENXIO, errno.EISDIR}:
                         raise
                 else:
-                    if _is_ours_alone(fd):
+                    if is_ours_alone(fd):
                         return fd
                     os.close(fd)
                 self._clear_name(name)
@@ -245,7 +220,7 @@ class Store:
 
     def write_part(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write bytes of a staged part."""
-        with _translated(self.root / STAGING[0] / STAGING[1]):
+        with translated(self.root / STAGING[0] / STAGING[1]):
             view = memoryview(data)
             while view:
                 done = os.pwrite(fd, view[:WRITE_BYTES], offset)
@@ -266,7 +241,7 @@ class Store:
         that spares each file a name of its own until then.  They are visible at the end of the
         context, also if it ends by an error.
         """
-        with _translated(self.root / Path(*folder)):
+        with translated(self.root / Path(*folder)):
             if self._is_there(folder):
                 fresh = None
             else:
@@ -278,7 +253,7 @@ class Store:
         try:
             yield partial(self._place_in, fresh, folder)
         finally:
-            with _translated(self.root / Path(*folder)):
+            with translated(self.root / Path(*folder)):
                 self._name_folder(fresh, folder)
 
     def _place_in(  # noqa: PLR0913 (as place_bytes)
@@ -292,9 +267,9 @@ class Store:
         replaces: FileStat | None,  # noqa: ARG002 (there is nothing in a new folder)
     ) -> None:
         try:
-            _write_new(name, fresh.fd, data, mtime_ns)
+            write_new(name, fresh.fd, data, mtime_ns)
         except OSError as error:
-            raise _store_error(error, self.root / Path(*folder) / name) from error
+            raise store_error(error, self.root / Path(*folder) / name) from error
         fresh.digests[name] = digest
 
     def _name_folder(self, fresh: _NewFolder, folder: tuple[str, ...]) -> None:
@@ -304,7 +279,7 @@ class Store:
             return
         try:
             parent = self.folder(folder[:-1])
-            _rename_noreplace(fresh.name, self._own_fd, folder[-1], parent)
+            rename_noreplace(fresh.name, self._own_fd, folder[-1], parent)
         except FileExistsError:
             for name, digest in fresh.digests.items():
                 staged = self._new_name()
@@ -326,10 +301,10 @@ class Store:
         """Give verified bytes their final name; see :meth:`place_staged` for ``replaces``."""
         try:
             staged = self._new_name()
-            _write_new(staged, self._own_fd, data, mtime_ns)
+            write_new(staged, self._own_fd, data, mtime_ns)
             return self._name(self._own_fd, staged, folder, name, digest, replaces)
         except OSError as error:
-            raise _store_error(error, self.root / Path(*folder) / name) from error
+            raise store_error(error, self.root / Path(*folder) / name) from error
 
     def place_staged(  # noqa: PLR0913
         self,
@@ -345,7 +320,7 @@ class Store:
         ``replaces`` is the file that the plan saw there and may replace, None if it saw nothing.
         Anything else found there is moved aside and returned, unless it already has our bytes.
         """
-        with _translated(self.root / Path(*folder) / name):
+        with translated(self.root / Path(*folder) / name):
             os.utime(staged, ns=(mtime_ns, mtime_ns), dir_fd=self._staging_fd)
             return self._name(self._staging_fd, staged, folder, name, digest, replaces)
 
@@ -364,7 +339,7 @@ class Store:
         A hard link is made only if ``link_from`` (the path of ``source_fd``) still names that
         inode. Returns how it was made and what was moved aside.
         """
-        with _translated(self.root / Path(*folder) / name):
+        with translated(self.root / Path(*folder) / name):
             staged = self._new_name()
             how = self._stage_copy(source_fd, staged, link_from, mtime_ns)
             return how, self._name(self._own_fd, staged, folder, name, digest, replaces)
@@ -384,7 +359,7 @@ class Store:
         It keeps its staging name, under which peers still read it, until that is taken away; on a
         file system without hard links it is copied.
         """
-        with _translated(self.root / Path(*folder) / name):
+        with translated(self.root / Path(*folder) / name):
             staged = self._new_name()
             os.utime(source_fd, ns=(mtime_ns, mtime_ns))
             if not self._link(source_fd, staged, source):
@@ -439,11 +414,11 @@ class Store:
         replaces: FileStat | None,
     ) -> Aside | None:
         target = self.folder(folder)
-        if replaces is not None and _stat_at(name, target) == replaces:
+        if replaces is not None and stat_at(name, target) == replaces:
             os.rename(staged, name, src_dir_fd=staged_fd, dst_dir_fd=target)
             return None
         try:
-            _rename_noreplace(staged, staged_fd, name, target)
+            rename_noreplace(staged, staged_fd, name, target)
         except FileExistsError:
             return self._name_where_taken(staged_fd, staged, folder, name, digest)
         return None
@@ -462,7 +437,7 @@ class Store:
             finally:
                 os.close(fd)
         aside = self.put_aside(folder, name, kind="aside")
-        _rename_noreplace(staged, staged_fd, name, target)
+        rename_noreplace(staged, staged_fd, name, target)
         return aside
 
     # ----------------------------------------------------------------- moving aside
@@ -470,12 +445,12 @@ class Store:
     def put_aside(self, folder: tuple[str, ...], name: str, *, kind: str) -> Aside:
         """Move a file (of any type) into the trash: ``kind`` is ``deleted`` or ``aside``."""
         parts = (*TRASH, self.run, kind, *folder)
-        with _translated(self.root / Path(*folder) / name):
+        with translated(self.root / Path(*folder) / name):
             source, trash = self.folder(folder), self.folder(parts)
             new = name
             for number in itertools.count(1):
                 try:
-                    _rename_noreplace(name, source, new, trash)
+                    rename_noreplace(name, source, new, trash)
                     break
                 except FileExistsError:
                     new = f"{name}.{number}"
@@ -484,26 +459,20 @@ class Store:
 
     def put_back(self, trash: tuple[str, ...], folder: tuple[str, ...], name: str) -> bool:
         """Move a file from a folder of the trash to where it was; False if that is taken."""
-        with _translated(self.root / Path(*folder) / name):
+        with translated(self.root / Path(*folder) / name):
             try:
-                _rename_noreplace(name, self.folder(trash), name, self.folder(folder))
+                rename_noreplace(name, self.folder(trash), name, self.folder(folder))
             except FileExistsError:
                 return False
         return True
 
     def remove_expected(self, folder: tuple[str, ...], name: str, expected: FileStat) -> bool:
         """Move what the release dropped to the trash; False if it is not the one expected."""
-        with _translated(self.root / Path(*folder) / name):
-            if _stat_at(name, self.folder(folder)) != expected:
+        with translated(self.root / Path(*folder) / name):
+            if stat_at(name, self.folder(folder)) != expected:
                 return False
         self.put_aside(folder, name, kind="deleted")
         return True
-
-
-def _is_ours_alone(fd: int) -> bool:
-    """Whether an open file is a regular one with no other name."""
-    info = os.fstat(fd)
-    return stat.S_ISREG(info.st_mode) and info.st_nlink == 1
 
 
 class _NewFolder:
@@ -522,60 +491,6 @@ class _NewFolder:
         os.rmdir(self.name, dir_fd=self._staging_fd)
 
 
-def _stat_at(name: str, dir_fd: int) -> FileStat | None:
-    try:
-        info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    return FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
-
-
 def run_name() -> str:
     """A name for this run's part of the trash; sorts by time."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
-
-
-def free_bytes(folder: Path) -> int:
-    """Bytes that an ordinary user can still write to the file system of ``folder``."""
-    return shutil.disk_usage(_existing(folder)).free
-
-
-def device_of(folder: Path) -> int:
-    """Names the file system of ``folder``, or of where it would be made."""
-    return _existing(folder).stat().st_dev
-
-
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())
-
-
-def _write_new(name: str, folder_fd: int, data: bytes | memoryview, mtime_ns: int) -> None:
-    """Make a file with these bytes and this mtime; none if that fails."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(name, flags, 0o666, dir_fd=folder_fd)
-    try:
-        write_all(fd, data)
-        os.utime(fd, ns=(mtime_ns, mtime_ns))
-    except BaseException:
-        os.unlink(name, dir_fd=folder_fd)
-        raise
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """OSError of the body as StoreError that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise _store_error(error, path) from error
-
-
-def _store_error(error: OSError, path: Path) -> StoreError:
-    """What the disk refused, as an error that names the file."""
-    if error.errno in _SPACE_ERRORS:
-        message = f"{path}: no space left on the disk"
-        hint = "Make room and run the same command again; what is there stays."
-        return StoreError(message, hint=hint, exit_code=ExitCode.STORAGE)
-    return StoreError(f"{path}: {error.strerror or error}")

@@ -19,7 +19,7 @@ from syncclient.config import TreeConfig
 from syncclient.events import Listener
 from syncclient.look import Look
 from syncclient.output import Output
-from syncclient.session import Session, by_date, open_session
+from syncclient.session import Session, open_session
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -89,5 +89,5 @@ def _folders_there(config: TreeConfig, tree: Path, names: tuple[str, ...]) -> tu
 async def _learn_the_past(session: Session) -> None:
     """Fetch the descriptors of all releases: an asset of an older one is ours, not the user's."""
     signed = session.stored()
-    for target in by_date(signed):
+    for target in signed.by_date():
         await session.descriptor(signed, target.name)

@@ -21,10 +21,11 @@ from syncclient.commands.run import bring_about, run_async, wish_of
 from syncclient.config import CONFIG_NAME, load_tree_config, private_folder
 from syncclient.documents import replace_durably
 from syncclient.events import Listener
+from syncclient.folders import Folders, folders_of
 from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.pool import in_thread
-from syncclient.session import Folders, folders_of, open_session
+from syncclient.session import open_session
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

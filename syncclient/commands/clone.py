@@ -25,7 +25,7 @@ from syncclient.look import Look
 from syncclient.output import Output
 from syncclient.pool import in_thread
 from syncclient.selection import Selection
-from syncclient.session import Session, newest, open_session
+from syncclient.session import Session, open_session
 from syncclient.signed import ExpiredError
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ async def begin(
     if descriptor is None or trust_root or session.trust.pinned_root() is None:
         fingerprint = (await session.pin(trust_root)).fingerprint
         signed = await session.refresh()
-        descriptor = await session.descriptor(signed, release or newest(signed))
+        descriptor = await session.descriptor(signed, release or signed.newest())
     config.selection.variants_of(descriptor.variants)
     config.selection.bucket_numbers(descriptor.layout.buckets)
     settings = replace(

@@ -17,7 +17,7 @@ from syncclient.config import TreeConfig, check_url, load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
 from syncclient.selection import Selection
-from syncclient.session import by_date, open_session
+from syncclient.session import open_session
 from syncclient.signed import ReleaseTarget, Signed
 
 
@@ -74,7 +74,7 @@ async def _ask(
 
 
 def _tell(signed: Signed, out: Output) -> None:
-    ordered = by_date(signed)
+    ordered = signed.by_date()
     out.summary(releases=[_fields(target) for target in ordered])
     rows = []
     for target in ordered:

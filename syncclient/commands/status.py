@@ -19,7 +19,7 @@ from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.look import Look
 from syncclient.output import Output
-from syncclient.session import Session, newest, open_session
+from syncclient.session import Session, open_session
 
 _ONE_TRY = 1
 
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, out: Output) -> ExitCode:
 
 async def _newest(session: Session) -> str | None:
     try:
-        return newest(await session.refresh(tries=_ONE_TRY))
+        return (await session.refresh(tries=_ONE_TRY)).newest()
     except SyncError as error:
         session.notice(f"newer releases are not known: {error.message}")
         return None

@@ -11,8 +11,8 @@ from manifests.units import counted, format_size, parse_duration
 from syncclient import trash
 from syncclient.commands.options import add_common, add_tree, with_folders
 from syncclient.config import load_tree_config
+from syncclient.folders import locked
 from syncclient.output import Output
-from syncclient.session import locked
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -19,7 +19,7 @@ from syncclient.commands.run import bring_about, run_async, wish_of, workers_nee
 from syncclient.config import load_tree_config
 from syncclient.events import Listener
 from syncclient.output import Output
-from syncclient.session import Session, newest, open_session
+from syncclient.session import Session, open_session
 from syncclient.signed import ExpiredError
 
 
@@ -71,4 +71,4 @@ async def target_of(session: Session, named: str | None) -> tuple[Descriptor, Ex
         if named or present is None:
             raise
         return present, error
-    return await session.descriptor(signed, named or newest(signed)), None
+    return await session.descriptor(signed, named or signed.newest()), None

@@ -15,8 +15,9 @@ import pytest
 
 from manifests.digest import digest_bytes
 from manifests.errors import ExitCode, StoreError
+from syncclient.disk import free_bytes, sync_file_system
 from syncclient.files import WRITE_BYTES
-from syncclient.store import Store, free_bytes, run_name, sync_file_system
+from syncclient.store import Store, run_name
 from syncclient.tree import FileStat
 from tests.support.mounts import ext4, tmpfs
 from tests.support.watch import watching
