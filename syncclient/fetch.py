@@ -28,6 +28,7 @@ from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.batch import RANGE_BYTES, Batch, Outcome, Problem
 from syncclient.files import hash_open, open_regular
 from syncclient.largefile import LargeFile
+from syncclient.portion import Portion
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
 from syncclient.sources.intake import Intake
@@ -37,9 +38,6 @@ from syncclient.store import PlaceBytes, Store
 _ROOM_BYTES = 48 * 2**20
 _MOST_HELD_BYTES = 4 * RANGE_BYTES
 _LOOSE_AT_ONCE = 8
-# What came of several batches is placed when it is so much: handing it over costs 0.2 ms.
-_PLACED_BYTES = 2**20
-_PLACED_FILES = 128
 # Statuses by which a host asks for a pause: too many requests, unavailable.
 _BUSY = {429, 503}
 
@@ -231,7 +229,10 @@ class Runner:
             filled = errand.begin()
             owners += [(errand, run) for run in filled]
             asked.append((errand.batch.pack, [(run.start, run.stop) for run in filled]))
-        complete = [errand for errand in errands if not errand.to_come]
+        portion, clock = Portion[_Errand](), asyncio.get_running_loop().time
+        for errand in errands:
+            if not errand.to_come:
+                portion.add(errand, len(errand.rows), 0, clock())
         try:
             async with aclosing(source.together(asked)) as bunches:
                 async for bunch in bunches:
@@ -239,15 +240,11 @@ class Runner:
                         errand, run = owners[number]
                         errand.came(run, data)
                         if not errand.to_come:
-                            complete.append(errand)
-                    parts = [part for errand in complete for part in errand.parts]
-                    files = sum(len(part.rows) for part in parts)
-                    size_bytes = sum(len(part.data) for part in parts)
-                    if size_bytes >= _PLACED_BYTES or files >= _PLACED_FILES:
-                        ready, complete = complete, []
-                        await self._place_whole(ready)
+                            portion.add(errand, len(errand.rows), errand.size_bytes, clock())
+                    if portion.is_enough(clock()):
+                        await self._place_whole(portion.take())
         finally:
-            await self._place_whole(complete)
+            await self._place_whole(portion.take())
 
     async def _place_whole(self, errands: Sequence[_Errand]) -> None:
         """Check and write what came of some batches."""
@@ -359,18 +356,17 @@ class Runner:
         owners = [(errand, row) for errand in errands for row in errand.rows]
         paths = [errand.batch.url(row) for errand, row in owners]
         sizes = [errand.batch.sizes[row] for errand, row in owners]
-        came: list[tuple[_Errand, int, memoryview]] = []
-        size_bytes = 0
+        portion = Portion[tuple[_Errand, int, memoryview]]()
+        clock = asyncio.get_running_loop().time
         try:
             async with aclosing(source.files(paths, sizes)) as bunches:
                 async for bunch in bunches:
-                    came += [(*owners[number], data) for number, data in bunch]
-                    size_bytes += sum(len(data) for _, data in bunch)
-                    if size_bytes >= _PLACED_BYTES or len(came) >= _PLACED_FILES:
-                        ready, came, size_bytes = came, [], 0
-                        await self._place_loose(ready)
+                    for number, data in bunch:
+                        portion.add((*owners[number], data), 1, len(data), clock())
+                    if portion.is_enough(clock()):
+                        await self._place_loose(portion.take())
         finally:
-            await self._place_loose(came)
+            await self._place_loose(portion.take())
 
     async def _place_loose(self, came: Sequence[tuple[_Errand, int, memoryview]]) -> None:
         """Check and write files: batch, row and bytes of each."""

@@ -184,7 +184,7 @@ async def test_a_disk_that_refuses_ends_all_of_them(publisher: Publisher, tmp_pa
 async def test_what_a_disk_refuses_is_not_placed_once_more(
     publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, packs: bool
 ) -> None:
-    monkeypatch.setattr("syncclient.fetch._PLACED_FILES", 30)
+    monkeypatch.setattr("syncclient.portion._FILES", 30)
     batches = others(publisher, tmp_path)
     async with knowing(publisher, tmp_path, packs=packs) as (runner, source, _):
         (tmp_path / "original" / "0005").symlink_to("/")
