@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Self
@@ -310,11 +313,11 @@ class Look:
             return
         from syncclient.disk import device_of, free_bytes  # noqa: PLC0415 (see carry_out)
 
-        needed: dict[int, int] = {}
+        needed = Counter[int]()
         roots: dict[int, Path] = {}
-        for root, size_bytes in self._bytes_by_root():
+        for root, size_bytes in self._bytes_by_root().items():
             disk = device_of(root)
-            needed[disk] = needed.get(disk, 0) + size_bytes
+            needed[disk] += size_bytes
             roots.setdefault(disk, root)
         for disk, size_bytes in needed.items():
             free = free_bytes(roots[disk])
@@ -329,14 +332,18 @@ class Look:
                     "or put a variant on another disk with --variant-dir.",
                 )
 
-    def _bytes_by_root(self) -> Iterator[tuple[Path, int]]:
-        for work in self.survey.works:
-            blocks = (work.fetch.sizes + (_BLOCK_BYTES - 1)) // _BLOCK_BYTES
-            yield self.places.root(work.variant), int(blocks.sum()) * _BLOCK_BYTES
+    def _bytes_by_root(self) -> Counter[Path]:
+        import numpy as np  # noqa: PLC0415 (who has nothing to fetch does not need it)
+
+        needed = Counter({self.session.folders.cache: self.rows.fetch_bytes})
+        needed[self.places.tree] += self.rows.text_bytes
+        for variant, works in groupby(self.survey.works, key=attrgetter("variant")):
+            sizes = np.concatenate([work.fetch.sizes for work in works])
+            blocks = (sizes + np.uint64(_BLOCK_BYTES - 1)) // np.uint64(_BLOCK_BYTES)
+            needed[self.places.root(variant)] += int(blocks.sum()) * _BLOCK_BYTES
         for asset, _ in self.assets.fetch:
-            yield self.places.asset(asset.path)[0], asset.size_bytes
-        yield self.session.folders.cache, self.rows.fetch_bytes
-        yield self.places.tree, self.rows.text_bytes
+            needed[self.places.asset(asset.path)[0]] += asset.size_bytes
+        return needed
 
     # ----------------------------------------------------------------- doing
 

@@ -46,8 +46,13 @@ class Parcel:
 def parcels_of(works: Iterable[Work]) -> Iterator[Parcel]:
     """What is to be fetched, bucket by bucket and layer by layer."""
     for work in works:
-        for layer in distinct(work.fetch.layers).tolist():
-            yield Parcel(work=work, layer=layer, rows=np.flatnonzero(work.fetch.layers == layer))
+        layers = work.fetch.layers
+        if len(layers) and (layers == layers[0]).all():
+            # As nearly always, and there may be 100,000 buckets.
+            yield Parcel(work=work, layer=int(layers[0]), rows=np.arange(len(layers)))
+            continue
+        for layer in distinct(layers).tolist():
+            yield Parcel(work=work, layer=layer, rows=np.flatnonzero(layers == layer))
 
 
 # Trackers are asked and metainfo fetched in that time, or hosts begin without peers.
