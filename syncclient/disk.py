@@ -80,12 +80,12 @@ def write_new(name: str, folder_fd: int, data: bytes | memoryview, mtime_ns: int
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """OSError of the body as StoreError that names the file."""
+def translated(root: Path, *parts: str) -> Iterator[None]:
+    """OSError of the body as StoreError that names the file, ``parts`` below ``root``."""
     try:
         yield
     except OSError as error:
-        raise store_error(error, path) from error
+        raise store_error(error, root.joinpath(*parts)) from error
 
 
 def store_error(error: OSError, path: Path) -> StoreError:

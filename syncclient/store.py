@@ -194,7 +194,7 @@ class Store:
         What it holds from an earlier run is not trusted: the caller hashes it again. What is no
         file of ours alone (a link, a pipe, another name of a file outside) is taken away.
         """
-        with translated(self.root / STAGING[0] / STAGING[1] / name):
+        with translated(self.root, *STAGING, name):
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             with suppress(FileNotFoundError):
                 try:
@@ -220,7 +220,7 @@ class Store:
 
     def write_part(self, fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write bytes of a staged part."""
-        with translated(self.root / STAGING[0] / STAGING[1]):
+        with translated(self.root, *STAGING):
             view = memoryview(data)
             while view:
                 done = os.pwrite(fd, view[:WRITE_BYTES], offset)
@@ -241,7 +241,7 @@ class Store:
         that spares each file a name of its own until then.  They are visible at the end of the
         context, also if it ends by an error.
         """
-        with translated(self.root / Path(*folder)):
+        with translated(self.root, *folder):
             if self._is_there(folder):
                 fresh = None
             else:
@@ -253,7 +253,7 @@ class Store:
         try:
             yield partial(self._place_in, fresh, folder)
         finally:
-            with translated(self.root / Path(*folder)):
+            with translated(self.root, *folder):
                 self._name_folder(fresh, folder)
 
     def _place_in(  # noqa: PLR0913 (as place_bytes)
@@ -269,7 +269,7 @@ class Store:
         try:
             write_new(name, fresh.fd, data, mtime_ns)
         except OSError as error:
-            raise store_error(error, self.root / Path(*folder) / name) from error
+            raise store_error(error, self.root.joinpath(*folder, name)) from error
         fresh.digests[name] = digest
 
     def _name_folder(self, fresh: _NewFolder, folder: tuple[str, ...]) -> None:
@@ -304,7 +304,7 @@ class Store:
             write_new(staged, self._own_fd, data, mtime_ns)
             return self._name(self._own_fd, staged, folder, name, digest, replaces)
         except OSError as error:
-            raise store_error(error, self.root / Path(*folder) / name) from error
+            raise store_error(error, self.root.joinpath(*folder, name)) from error
 
     def place_staged(  # noqa: PLR0913
         self,
@@ -320,7 +320,7 @@ class Store:
         ``replaces`` is the file that the plan saw there and may replace, None if it saw nothing.
         Anything else found there is moved aside and returned, unless it already has our bytes.
         """
-        with translated(self.root / Path(*folder) / name):
+        with translated(self.root, *folder, name):
             os.utime(staged, ns=(mtime_ns, mtime_ns), dir_fd=self._staging_fd)
             return self._name(self._staging_fd, staged, folder, name, digest, replaces)
 
@@ -339,7 +339,7 @@ class Store:
         A hard link is made only if ``link_from`` (the path of ``source_fd``) still names that
         inode. Returns how it was made and what was moved aside.
         """
-        with translated(self.root / Path(*folder) / name):
+        with translated(self.root, *folder, name):
             staged = self._new_name()
             how = self._stage_copy(source_fd, staged, link_from, mtime_ns)
             return how, self._name(self._own_fd, staged, folder, name, digest, replaces)
@@ -359,7 +359,7 @@ class Store:
         It keeps its staging name, under which peers still read it, until that is taken away; on a
         file system without hard links it is copied.
         """
-        with translated(self.root / Path(*folder) / name):
+        with translated(self.root, *folder, name):
             staged = self._new_name()
             os.utime(source_fd, ns=(mtime_ns, mtime_ns))
             if not self._link(source_fd, staged, source):
@@ -445,7 +445,7 @@ class Store:
     def put_aside(self, folder: tuple[str, ...], name: str, *, kind: str) -> Aside:
         """Move a file (of any type) into the trash: ``kind`` is ``deleted`` or ``aside``."""
         parts = (*TRASH, self.run, kind, *folder)
-        with translated(self.root / Path(*folder) / name):
+        with translated(self.root, *folder, name):
             source, trash = self.folder(folder), self.folder(parts)
             new = name
             for number in itertools.count(1):
@@ -459,7 +459,7 @@ class Store:
 
     def put_back(self, trash: tuple[str, ...], folder: tuple[str, ...], name: str) -> bool:
         """Move a file from a folder of the trash to where it was; False if that is taken."""
-        with translated(self.root / Path(*folder) / name):
+        with translated(self.root, *folder, name):
             try:
                 rename_noreplace(name, self.folder(trash), name, self.folder(folder))
             except FileExistsError:
@@ -468,7 +468,7 @@ class Store:
 
     def remove_expected(self, folder: tuple[str, ...], name: str, expected: FileStat) -> bool:
         """Move what the release dropped to the trash; False if it is not the one expected."""
-        with translated(self.root / Path(*folder) / name):
+        with translated(self.root, *folder, name):
             if stat_at(name, self.folder(folder)) != expected:
                 return False
         self.put_aside(folder, name, kind="deleted")
