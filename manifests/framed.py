@@ -23,14 +23,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from manifests import codec
 from manifests.columns import I64, U8, U32
 from manifests.digest import DIGEST_BYTES, Digest, digest_bytes
 from manifests.errors import ManifestError
 from manifests.framedref import MAX_HEADER_BYTES, FramedRef
-from manifests.zstd import inflate
+from manifests.zstd import compress, inflate
 
 MAGIC = b"bsyncfr1"
 MAX_FRAME_BYTES = 256 * 2**20
@@ -201,7 +200,7 @@ class FramedWriter:
                 "sections": {name: held.to_map() for name, held in self._sections.items()},
             }
         )
-        packed = zstandard.ZstdCompressor(level=_LEVEL).compress(header)
+        packed = compress(header, _LEVEL)
         self._write(packed)
         return self._size + len(packed), Digest.of(packed), len(packed)
 
@@ -247,15 +246,14 @@ def pack_planes(values: npt.NDArray[Any]) -> bytes:
     width = values.shape[1] if values.ndim > 1 else values.dtype.itemsize
     column = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False)
     planes = column.view(np.uint8).reshape(len(values), width)
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    return pack_parts([_plane(planes[:, place], compressor) for place in range(width)])
+    return pack_parts([_plane(planes[:, place]) for place in range(width)])
 
 
-def _plane(plane: U8, compressor: zstandard.ZstdCompressor) -> bytes:
+def _plane(plane: U8) -> bytes:
     if not plane.any():
         return b""
     raw = plane.tobytes()
-    packed = compressor.compress(raw)
+    packed = compress(raw, _LEVEL)
     return packed if len(packed) < len(raw) else raw
 
 
@@ -280,4 +278,4 @@ def unpack_planes(
 
 def pack_bytes(data: bytes) -> bytes:
     """Some bytes, compressed."""
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(data)
+    return compress(data, _LEVEL)

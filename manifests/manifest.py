@@ -14,7 +14,7 @@ itself states.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -42,7 +42,7 @@ from manifests.digest import DIGEST_BYTES, Digest, digest_bytes
 from manifests.errors import ManifestError
 from manifests.model import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_REMOVED, ManifestRef
 from manifests.paths import MAX_BUCKETS, MAX_ID, check_extension
-from manifests.zstd import inflate, inflater
+from manifests.zstd import compress, inflate
 
 MAGIC = b"bsyncmf1"
 _PREFIX = struct.Struct("<8sII")
@@ -173,9 +173,8 @@ def encode(entries: Entries, removed: Removed | None, buckets: int) -> tuple[byt
     _check_entries(entries, buckets)
     _check_removed(removed, entries, buckets)
     bounds = _frame_bounds(entries, buckets)
-    compress = zstandard.ZstdCompressor(level=_LEVEL, write_content_size=True).compress
-    frames = [compress(raw) for raw in _frames_raw(entries, bounds, buckets)]
-    tail = _encode_removed(removed, compress)
+    frames = [compress(raw, _LEVEL) for raw in _frames_raw(entries, bounds, buckets)]
+    tail = _encode_removed(removed)
     document = {
         "format": codec.FORMAT,
         "buckets": buckets,
@@ -186,7 +185,7 @@ def encode(entries: Entries, removed: Removed | None, buckets: int) -> tuple[byt
         "removed_digest": Digest.of(tail).raw,
         **_header_rows(entries, buckets, bounds, frames),
     }
-    header = compress(codec.encode(document))
+    header = compress(codec.encode(document), _LEVEL)
     raw_bytes = zstandard.frame_content_size(header)
     prefix = _PREFIX.pack(MAGIC, len(header), raw_bytes) + header
     data = b"".join([prefix, *frames, tail])
@@ -291,10 +290,10 @@ def _frames_raw(entries: Entries, bounds: I64, buckets: int) -> Iterator[bytes]:
         yield b"".join([*parts, entries.chunks[begin:end].tobytes()])
 
 
-def _encode_removed(removed: Removed, compress: Callable[[bytes], bytes]) -> bytes:
+def _encode_removed(removed: Removed) -> bytes:
     if not len(removed.ids):
         return b""
-    return compress(removed.ids.astype("<u4").tobytes() + removed.codes.tobytes())
+    return compress(removed.ids.astype("<u4").tobytes() + removed.codes.tobytes(), _LEVEL)
 
 
 def _header_rows(
@@ -485,13 +484,13 @@ def _inflate_rows(
     counts = header.row_count[rows].tolist()
     limits = _raw_limit(header.row_count[rows].astype(np.uint64), header.row_bytes[rows]).tolist()
     names = header.row_digest[rows].tobytes()
-    raws, inflate_next = [], inflater()
+    raws: list[bytes] = []
     for place, (row, data) in enumerate(zip(rows.tolist(), frames, strict=True)):
         name = names[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES]
         if len(data) != lengths[place] or digest_bytes(data) != name:
             raise ManifestError(f"{where}.rows[{row}]", "not the bytes that the header names")
         count = counts[place]
-        raw = inflate_next(data, f"{where}.rows[{row}]", limits[place])
+        raw = inflate(data, f"{where}.rows[{row}]", limits[place])
         if len(raw) < count * _ENTRY_BYTES:
             raise ManifestError(
                 f"{where}.rows[{row}]", f"{len(raw)} bytes are too few for {count} entries"

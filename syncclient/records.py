@@ -9,10 +9,11 @@ from typing import Any
 import msgpack
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from manifests.columns import I64, U8, U16, U32, U64, Bools, joined_codes
 from manifests.digest import DIGEST_BYTES
+from manifests.errors import ManifestError
+from manifests.zstd import compress, inflate
 from syncclient.state import RACY_NS, UNSURE
 
 _MAX_BLOB_BYTES = 2**31
@@ -89,32 +90,26 @@ def unsure_if_racy(mtimes: I64, looked_ns: int) -> I64:
     return np.where(mtimes > looked_ns - RACY_NS, np.int64(UNSURE), mtimes)
 
 
-class Codec:
-    """Records as blobs, for one thread at a time: to set zstd up takes longer than to use it."""
+def encode(record: Record) -> bytes:
+    """The columns as a blob."""
+    document = {
+        "extensions": list(record.extensions),
+        "ids": record.ids.astype("<u4").tobytes(),
+        "exts": record.exts.astype("<u2").tobytes(),
+        "sizes": record.sizes.astype("<u8").tobytes(),
+        "mtimes": record.mtimes.astype("<i8").tobytes(),
+        "digests": record.digests.tobytes(),
+    }
+    return compress(msgpack.packb(document), 1)
 
-    def __init__(self) -> None:
-        self._compress = zstandard.ZstdCompressor(level=1).compress
-        self._decompress = zstandard.ZstdDecompressor().decompress
 
-    def encode(self, record: Record) -> bytes:
-        """The columns as a blob."""
-        document = {
-            "extensions": list(record.extensions),
-            "ids": record.ids.astype("<u4").tobytes(),
-            "exts": record.exts.astype("<u2").tobytes(),
-            "sizes": record.sizes.astype("<u8").tobytes(),
-            "mtimes": record.mtimes.astype("<i8").tobytes(),
-            "digests": record.digests.tobytes(),
-        }
-        return self._compress(msgpack.packb(document))
-
-    def decode(self, data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
-        """The columns of a row; None if the blob is not what :meth:`encode` writes."""
-        try:
-            raw = self._decompress(data, max_output_size=_MAX_BLOB_BYTES)
-            return _record(msgpack.unpackb(raw), folder_mtime_ns, settled)
-        except (zstandard.ZstdError, ValueError, KeyError, TypeError, msgpack.UnpackException):
-            return None
+def decode(data: bytes, folder_mtime_ns: int, settled: str) -> Record | None:
+    """The columns of a row; None if the blob is not what :func:`encode` writes."""
+    try:
+        raw = inflate(data, "state", _MAX_BLOB_BYTES)
+        return _record(msgpack.unpackb(raw), folder_mtime_ns, settled)
+    except (ManifestError, ValueError, KeyError, TypeError, msgpack.UnpackException):
+        return None
 
 
 def _record(found: dict[str, Any], folder_mtime_ns: int, settled: str) -> Record | None:

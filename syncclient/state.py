@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +27,7 @@ from manifests.digest import DIGEST_BYTES
 from manifests.errors import StoreError
 
 if TYPE_CHECKING:
-    from syncclient.records import Codec, Record
+    from syncclient.records import Record
 
 STATE_NAME = "state.db"
 _VERSION = 1
@@ -118,12 +117,6 @@ class State:
         except sqlite3.Error as error:
             self._put_aside(error)
             self._db = self._connect()
-
-    @cached_property
-    def _codec(self) -> Codec:
-        from syncclient.records import Codec  # noqa: PLC0415 (numpy; most runs read no columns)
-
-        return Codec()
 
     def _part_from_others(self) -> None:
         """Copy a file that has other names, as after ``cp -al``: it is about one tree only.
@@ -248,16 +241,18 @@ class State:
             f"WHERE variant = ? AND boot IN ('', ?) AND bucket IN ({places})",
             (variant, self._boot, *buckets),
         )
-        from syncclient.records import EMPTY_RECORD  # noqa: PLC0415 (see _codec)
+        from syncclient import records  # noqa: PLC0415 (numpy; most runs read no columns)
 
-        decode = self._codec.decode
         found = {
-            bucket: decode(data, mtime_ns, settled) for bucket, mtime_ns, settled, data in rows
+            bucket: records.decode(data, mtime_ns, settled)
+            for bucket, mtime_ns, settled, data in rows
         }
-        return [found.get(bucket) or EMPTY_RECORD for bucket in buckets]
+        return [found.get(bucket) or records.EMPTY_RECORD for bucket in buckets]
 
     def store(self, variant: str, bucket: int, record: Record) -> None:
         """Replace the record of a bucket."""
+        from syncclient import records  # noqa: PLC0415 (see load_several)
+
         self._rows(
             "INSERT OR REPLACE INTO bucket VALUES (?, ?, ?, ?, ?, ?, ?)",
             (
@@ -267,7 +262,7 @@ class State:
                 record.settled,
                 record.files,
                 self._boot,
-                self._codec.encode(record),
+                records.encode(record),
             ),
         )
         if record.fingerprint:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import zstandard
 
 from manifests.columns import I64, U32
 from manifests.errors import ManifestError
@@ -28,7 +27,7 @@ from manifests.framed import (
     unpack_parts,
     unpack_planes,
 )
-from manifests.zstd import inflate
+from manifests.zstd import compress, inflate
 
 KIND = "rows"
 # The one section of the object.
@@ -81,11 +80,11 @@ class RowFrame:
 
 
 def encode_frames(frames: Iterable[RowFrame]) -> list[bytes]:
-    """The bytes of some frames; many at once, since a compressor costs as much as a frame."""
-    compressor, encoded = zstandard.ZstdCompressor(level=_LEVEL), list[bytes]()
+    """The bytes of some frames."""
+    encoded = list[bytes]()
     for frame in frames:
         keys = np.array(frame.keys, np.uint32)
-        text = compressor.compress(b"\n".join([*frame.lines, b""]))
+        text = compress(b"\n".join([*frame.lines, b""]), _LEVEL)
         encoded.append(pack_parts([pack_planes(np.diff(keys, prepend=keys[:1])), text]))
     return encoded
 

@@ -17,14 +17,15 @@ from typing import Any, Final
 import msgpack
 import numpy as np
 import numpy.typing as npt
-import zstandard
 
 from manifests.errors import StoreError
+from manifests.zstd import compress, inflate
 
 # What SQLite says of a file that is damaged or no database at all; a full disk is neither.
 _UNREADABLE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
 _VERSION: Final = 1
 _FAST: Final = 1
+_MAX_BLOB_BYTES: Final = 2**31
 _SCHEMA: Final = """
 CREATE TABLE look (tree TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL, release BLOB,
                    PRIMARY KEY (tree, variant, bucket));
@@ -48,12 +49,12 @@ def pack_columns(head: Mapping[str, Any], columns: Columns) -> bytes:
         name: (column.dtype.str, column.shape, column.tobytes())
         for name, column in columns.items()
     }
-    return zstandard.compress(msgpack.packb((head, arrays)), _FAST)
+    return compress(msgpack.packb((head, arrays)), _FAST)
 
 
 def unpack_columns(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """Read back what :func:`pack_columns` made; the arrays are read-only."""
-    head, arrays = msgpack.unpackb(zstandard.decompress(data))
+    head, arrays = msgpack.unpackb(inflate(data, "record.db", _MAX_BLOB_BYTES))
     return head, {
         name: np.frombuffer(raw, kind).reshape(shape)
         for name, (kind, shape, raw) in arrays.items()

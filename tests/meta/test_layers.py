@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.imports import PACKAGES, imported, imports_by_file, is_within
@@ -55,7 +57,9 @@ def test_arrows_point_down(package: str, forbidden: str) -> None:
 
 @pytest.mark.parametrize("module", IMPURE)
 def test_the_format_is_pure(module: str) -> None:
-    assert importers("manifests", module) == set()
+    # Threads must not share the contexts of zstd, so each has its own.
+    allowed = {"zstd.py"} if module == "threading" else set()
+    assert {Path(file).name for file in importers("manifests", module)} == allowed
 
 
 def test_the_server_imports_of_the_client_only_what_reads_files() -> None:

@@ -22,7 +22,7 @@ from syncclient.config import Transport, load_tree_config
 from syncclient.events import Event, Notice, Phase, Progress
 from syncclient.look import Look, Wish
 from syncclient.pool import Pool, in_thread
-from syncclient.records import Codec
+from syncclient.records import decode
 from syncclient.session import Session, open_session
 from syncclient.survey import Survey
 from syncclient.tasks import HashTask, hash_task
@@ -157,7 +157,6 @@ def known(tree: Path) -> list[tuple[object, ...]]:
             "SELECT variant, bucket, settled, files, data, fingerprint, extra "
             "FROM bucket LEFT JOIN seen USING (variant, bucket) ORDER BY variant, bucket"
         ).fetchall()
-    decode = Codec().decode
     found: list[tuple[object, ...]] = []
     for *plain, data, fingerprint, extra in rows:
         record = decode(data, 0, "")
