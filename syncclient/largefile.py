@@ -22,8 +22,9 @@ from syncclient.store import Store
 if TYPE_CHECKING:
     from syncclient.fetch import Runner
 
-# Chunks of a large file that one request asks for.
-_CHUNKS_A_REQUEST = 8
+# Chunks of a large file that one request asks for: 128 MiB, the whole of most.  Between two
+# requests a connection is idle; others that want it wait until one is answered.
+_CHUNKS_A_REQUEST = 32
 
 
 class LargeFile:

@@ -317,6 +317,19 @@ async def test_a_large_file_comes_whole(tmp_path: Path, ranges: Ranges, *, chunk
     assert host.sent_bytes < 2 * len(LARGE)
 
 
+async def test_a_very_large_file_comes_by_several_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("syncclient.largefile._CHUNKS_A_REQUEST", 2)
+    outcome, host = await run_large(large_batch(tmp_path, "large", LARGE))
+    assert outcome.done == [0]
+    assert target(tmp_path).read_bytes() == LARGE
+    assert [exchange.sent_bytes for exchange in host.log] == [
+        2 * CHUNK_BYTES,
+        len(LARGE) - 2 * CHUNK_BYTES,
+    ]
+
+
 @pytest.mark.parametrize("chunks", [True, False])
 async def test_a_large_file_goes_on_where_it_was_cut(tmp_path: Path, *, chunks: bool) -> None:
     batch = large_batch(tmp_path, "large", LARGE, chunks=chunks)
