@@ -50,7 +50,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--files", type=int, help="small files (10,000; full: 200,000)")
     add("--size", type=parse_size, default=10_466, help="their mean (10,466)")
     add("--sigma", type=float, default=0.7, help="of their lognormal sizes; 0: all alike (0.7)")
-    add("--buckets", type=int, default=1000, help="folders that files lie in (1000)")
+    add("--buckets", type=int, help="folders that files lie in (one for 200 files, at most 1,000)")
     add("--seed", type=int, default=3, help="of everything that is drawn (3)")
     add("--tiny-files", type=int, help="files with nothing to do (100,000; full: 1,000,000)")
     add("--far-files", type=int, help="files of 100 KB for a far network (2,000; full: 6,000)")
@@ -92,7 +92,8 @@ def measure(args: argparse.Namespace, folder: Path) -> Document:
         limit_s=args.limit or (900.0 if args.full else 20.0),
         say=_say,
     )
-    document: Document = {"machine": machine(), "scale": asdict(scale), "contests": []}
+    sizes = {**asdict(scale), "buckets": scale.small_shape().buckets}
+    document: Document = {"machine": machine(), "scale": sizes, "contests": []}
     for name in sorted(set(PROGRAMS) - set(here)):
         _say(f"{name} is not installed: left out")
     if not may_mount():

@@ -20,18 +20,21 @@ from tests.bench.servers import (
 from tests.support.commands import publisher
 
 MIB = 2**20
+# As many as the documents' dataset has; the real one has 5,000.
+_FILES_A_BUCKET = 200
+_MOST_BUCKETS = 1000
 # What the second release of a growing dataset adds and changes.
 GROWTH_ADDED, GROWTH_CHANGED = 1000, 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How much there is to do."""
+    """How much there is to do; ``buckets`` None is one for each 200 files, 10 to 1,000 of them."""
 
     files: int
     mean_bytes: int
     sigma: float
-    buckets: int
+    buckets: int | None
     seed: int
     large_bytes: int
     tiny_files: int
@@ -45,7 +48,7 @@ class Scale:
             files=self.files,
             mean_bytes=self.mean_bytes,
             sigma=self.sigma,
-            buckets=self.buckets,
+            buckets=self._buckets(self.files),
             seed=self.seed,
         )
 
@@ -65,16 +68,21 @@ class Scale:
         """Tiny files, and a second release that changes as many of them whatever their number."""
         return replace(
             self._even(files, 200),
+            # They stay what they are while a dataset grows.
+            buckets=self.buckets or _MOST_BUCKETS,
             added=min(1.0, GROWTH_ADDED / files),
             changed=min(1.0, GROWTH_CHANGED / files),
         )
+
+    def _buckets(self, files: int) -> int:
+        return self.buckets or min(max(10, files // _FILES_A_BUCKET), _MOST_BUCKETS)
 
     def _even(self, files: int, size_bytes: int) -> Shape:
         return Shape(
             files=files,
             mean_bytes=size_bytes,
             sigma=0.0,
-            buckets=self.buckets,
+            buckets=self._buckets(files),
             seed=self.seed,
             added=0.0,
             changed=0.0,
