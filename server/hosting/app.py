@@ -23,10 +23,11 @@ from manifests.paths import parse_entry_name
 from manifests.torrents.announce import MAX_ANNOUNCEMENT_BYTES
 from server.hosting.addresses import Addresses
 from server.hosting.catalog import CatalogWatch
+from server.hosting.direct import Direct
 from server.hosting.handlers import REVALIDATE, Handlers
 from server.hosting.heads import SAFETY
 from server.hosting.joined import StaleFilesError
-from server.hosting.metrics import Metrics
+from server.hosting.metrics import WENT_AWAY, Metrics
 from server.hosting.packs import DEFAULT_CACHE_BYTES, PackReader, PackShelf
 from server.hosting.readers import Readers
 from server.hosting.searches import SearchHandlers, lanes_of
@@ -38,11 +39,10 @@ from server.tracking.handlers import Tracker
 from server.tracking.swarms import Swarms, TrackerLimits
 
 METRICS: Final = web.AppKey("metrics", Metrics)
+DIRECT: Final = web.AppKey("direct", Direct)
 # Reads wait for disks, not for processors: enough to keep an array of disks busy.
 _THREADS_PER_CPU: Final = 4
 _MAX_THREADS: Final = 32
-# Counted where a client did not wait for its answer; no standard has a number, nginx has this one.
-_WENT_AWAY: Final = 499
 # Two for each processor: one that waits for the disk lets another one work.
 _READERS_PER_CPU: Final = 2
 _MAX_READERS: Final = 16
@@ -84,12 +84,10 @@ def make_app(config: ServeConfig) -> web.Application:
     executor = ThreadPoolExecutor(config.threads, thread_name_prefix="read")
     readers = Readers(config.readers)
     watch = CatalogWatch(config.repo, executor, config.warn)
+    shelf = PackShelf(PackReader(config.repo), executor, config.cache_bytes)
+    sender = Sender(executor, readers, metrics, config.warn, config.stall_s)
     handlers = Handlers(
-        repo=config.repo,
-        watch=watch,
-        shelf=PackShelf(PackReader(config.repo), executor, config.cache_bytes),
-        sender=Sender(executor, readers, metrics, config.warn, config.stall_s),
-        counters=metrics,
+        repo=config.repo, watch=watch, shelf=shelf, sender=sender, counters=metrics
     )
     pool = SearchPool(config.search)
     searches = SearchHandlers(
@@ -119,6 +117,7 @@ def make_app(config: ServeConfig) -> web.Application:
         client_max_size=MAX_ANNOUNCEMENT_BYTES + 1,
     )
     app[METRICS] = metrics
+    app[DIRECT] = Direct(watch, shelf, sender, readers, metrics)
     app.cleanup_ctx.append(lifetime)
     app.on_response_prepare.append(_add_safety)
     app.add_routes([*handlers.routes(), *searches.routes(), *torrents.routes()])
@@ -149,7 +148,7 @@ def _counting(metrics: Metrics) -> Middleware:
             response = await handler(request)
             status = response.status
         except asyncio.CancelledError:
-            status = _WENT_AWAY
+            status = WENT_AWAY
             raise
         finally:
             metrics.in_flight -= 1

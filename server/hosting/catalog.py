@@ -153,6 +153,12 @@ class CatalogWatch:
             await self._look()
         return self._catalog
 
+    def known(self, name: str) -> ServedLayer | None:
+        """A layer, if that can be said without looking; None if not."""
+        if time.monotonic() - self._looked_at >= CHECK_INTERVAL_S:
+            return None
+        return self._catalog.layers.get(name)
+
     async def layer(self, name: str) -> ServedLayer | None:
         """A layer; an unknown one is looked for again at once, since it may just be signed."""
         catalog = await self.current()

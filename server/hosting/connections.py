@@ -29,10 +29,14 @@ from http import HTTPStatus
 from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from server.hosting.addresses import Addresses, network_of, parse_address
+from server.hosting.direct import Delivery, Direct, End
 from server.hosting.metrics import Metrics
+from server.hosting.plain import END, Head, may_become_plain, parse_head
 from server.hosting.ranges import MAX_RANGE_HEADER_BYTES
 
 # Between two looks at all connections: 1,000 of them take some 0.3 ms.
@@ -52,6 +56,8 @@ _BYTES_ACKED: Final = struct.Struct("=120xQ")
 # struct linger: on, for no time, which makes close(2) reset the connection.
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _CAN_COUNT: Final = sys.platform == "linux"
+# Requests that came before their turn; there may be as many more as a socket gives at once.
+MAX_AHEAD_BYTES: Final = 64 * 2**10
 # The longest line of a request; the parser's own bound, told here to know its errors apart.
 MAX_LINE_BYTES: Final = 8190
 
@@ -117,18 +123,56 @@ class _Mark(NamedTuple):
 
 
 class Connection(web.RequestHandler):
-    """One connection that is served.
+    """One connection that is served: by ``direct`` what is plain, by aiohttp what is not.
 
-    That its request has not come whole is told by ``_waiter``, ``_request_count`` and
-    ``_current_request`` of aiohttp's own class; tests/faults/test_server_connections.py holds them
-    to it.
+    Bytes are kept here until the answer before is sent, and then
+
+    * a plain request (:mod:`server.hosting.plain`) is answered by ``direct``,
+    * or lent to aiohttp, which gets its head and no byte more: it has no body, so aiohttp stands
+      between two requests again when it has answered;
+    * anything else is given to aiohttp, and with it all that will ever come.
+
+    So no byte is read in two ways, and nobody but aiohttp has to know where a body ends.
+
+    What aiohttp is at is told by ``_waiter``, ``_request_count``, ``_messages`` and
+    ``_current_request`` of its own class; tests/faults/test_server_connections.py and
+    test_server_plain.py hold them to it.
     """
 
-    __slots__ = ("_gate", "_linger", "_mark", "_seen", "head_bytes", "head_since_s", "wire")
+    __slots__ = (
+        "_ahead",
+        "_aiohttp_waits",
+        "_delivery",
+        "_direct",
+        "_gate",
+        "_is_given",
+        "_is_lent",
+        "_linger",
+        "_mark",
+        "_over",
+        "_seen",
+        "head_bytes",
+        "head_since_s",
+        "wire",
+    )
 
-    def __init__(self, server: web.Server, gate: Gate, **settings: Any) -> None:  # noqa: ANN401 (aiohttp's)
+    def __init__(
+        self,
+        server: web.Server,
+        gate: Gate,
+        direct: Direct | None,
+        **settings: Any,  # noqa: ANN401 (aiohttp's)
+    ) -> None:
+        self._is_lent = False
         super().__init__(server, loop=asyncio.get_running_loop(), **settings)
         self._gate = gate
+        self._direct = direct
+        # What came and was not begun with.
+        self._ahead = b""
+        self._is_given = direct is None
+        self._delivery: Delivery | None = None
+        # Of a delivery that the end of the server waits for.
+        self._over: asyncio.Future[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._mark: _Mark | None = None
         # Requests so far, and when there was one more.
@@ -146,12 +190,134 @@ class Connection(web.RequestHandler):
         if self._linger is not None:
             self._linger.cancel()
         self._gate.left(self)
+        self._ahead = b""
+        if self._delivery is not None:
+            self._delivery.lose()
         super().connection_lost(exc)
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 (aiohttp's)
+        """Let an answer come to its end, for so many seconds, and end the connection."""
+        if self._delivery is not None:
+            self._over = self._loop.create_future()
+            await asyncio.wait([self._over], timeout=timeout)
+        if self._delivery is not None:
+            self._delivery.lose()
+        await super().shutdown(timeout)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of requests, and count those of a head that is not whole yet."""
-        if self._linger is not None:
+        if self._is_ending:
             return
+        if self._is_given:
+            self._give(data)
+            return
+        self._ahead += data
+        self._begin()
+
+    # ----------------------------------------------------------------- requests, one by one
+
+    def _begin(self) -> None:
+        """Begin with the next request, if it is there and nothing else is under way."""
+        while not (self._delivery or self._is_lent or self._is_ending):
+            end = self._ahead.find(END) + len(END)
+            if end < len(END):
+                if not may_become_plain(self._ahead):
+                    self._give_all()
+                    return
+                break
+            data = self._ahead[:end]
+            head = parse_head(data)
+            if head is None:
+                self._give_all()
+                return
+            self._ahead = self._ahead[end:]
+            self.head_bytes = 0
+            if len(self._ahead) <= MAX_AHEAD_BYTES:
+                self.wire.resume_reading()
+            self._answer(data, head)
+        self._keep()
+
+    def _answer(self, data: bytes, head: Head) -> None:
+        """Have a plain request answered."""
+
+        def done(end: End) -> None:
+            self._delivery = None
+            if self._over is not None:
+                self._over.set_result(None)
+            if end is End.UNSENT and not self._is_ending:
+                self._request_count -= 1
+                self._lend(data)
+            elif end is End.WHOLE:
+                self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+                self._begin()
+
+        if self._direct is not None:
+            self._delivery = self._direct.deliver(head, self.wire, done)
+        if self._delivery is None:
+            self._lend(data)
+        else:
+            self._request_count += 1
+
+    def _lend(self, data: bytes) -> None:
+        """Give one plain request to aiohttp, or all if aiohttp sees more in it than that."""
+        self._is_lent = True
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count == before + 1 and not self._upgraded:
+            message, body = self._messages[-1]
+            if body is EMPTY_PAYLOAD and isinstance(message, RawRequestMessage):
+                return
+        self._is_lent = False
+        self._give_all()
+
+    def _give_all(self) -> None:
+        self._is_given, self.head_bytes = True, 0
+        data, self._ahead = self._ahead, b""
+        self.wire.resume_reading()
+        self._give(data)
+
+    def _keep(self) -> None:
+        """Look after what has come and not had its turn."""
+        if not self._ahead:
+            return
+        if END in self._ahead:
+            self.head_bytes = 0
+            if len(self._ahead) > MAX_AHEAD_BYTES:
+                self.wire.pause_reading()
+            return
+        if not self.head_bytes:
+            self.head_since_s = self._loop.time()
+        self.head_bytes = len(self._ahead)
+        if self.head_bytes > self._gate.limits.head_bytes:
+            self.refuse(Refused.HEAD_BYTES)
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._close or self._force_close or self._linger is not None
+
+    @property
+    def _waiter(self) -> asyncio.Future[None] | None:
+        """What aiohttp waits with for a request."""
+        return self._aiohttp_waits
+
+    @_waiter.setter
+    def _waiter(self, waiter: asyncio.Future[None] | None) -> None:
+        self._aiohttp_waits = waiter
+        if waiter is not None and self._is_lent:
+            self._is_lent = False
+            self._loop.call_soon(self._begin)
+
+    def _process_keepalive(self) -> None:
+        """Called by aiohttp when nothing may have happened for too long."""
+        if self._delivery is None:
+            super()._process_keepalive()
+        else:
+            self._keepalive_handle = self._loop.call_later(
+                self._keepalive_timeout, self._process_keepalive
+            )
+
+    def _give(self, data: bytes) -> None:
+        """Have aiohttp read what came."""
         # Asked first: the same bytes may be the last ones of a body.
         before, reads_head = self._request_count, self._reads_head
         super().data_received(data)
@@ -167,7 +333,8 @@ class Connection(web.RequestHandler):
     @property
     def is_idle(self) -> bool:
         """Whether it waits for a request."""
-        return self._waiter is not None and not self._waiter.done()
+        waiter = self._aiohttp_waits
+        return self._delivery is None and waiter is not None and not waiter.done()
 
     @property
     def _reads_head(self) -> bool:

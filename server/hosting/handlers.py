@@ -7,8 +7,6 @@ so no request can name anything else: not ``.publish``, not a dot file, not what
 from __future__ import annotations
 
 import contextlib
-import mimetypes
-import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -18,7 +16,6 @@ import orjson
 from aiohttp import web
 
 from manifests.model import Descriptor
-from manifests.paths import parse_entry_name
 from server.hosting.catalog import CatalogWatch, ServedLayer
 from server.hosting.documents import read_document
 from server.hosting.joined import StaleFilesError
@@ -26,17 +23,22 @@ from server.hosting.metrics import CONTENT_TYPE as METRICS_TYPE
 from server.hosting.metrics import Metrics, render_metrics
 from server.hosting.packs import Pack, PackShelf
 from server.hosting.pages import front_page
-from server.hosting.ranges import Representation, plan_reply
+from server.hosting.places import (
+    BINARY,
+    IMMUTABLE,
+    NAME,
+    FoundFiles,
+    found_file,
+    found_pack,
+)
+from server.hosting.ranges import Representation, boundary_for, plan_reply
 from server.hosting.sending import Sender
 
-IMMUTABLE: Final = "public, max-age=31536000, immutable"
 # Versions of signed metadata do not change either, but one that a killed run left is written over.
 SHORT: Final = "public, max-age=60"
 # What follows from a release, which never changes, by code that may be mended.
 DAY: Final = "public, max-age=86400"
 REVALIDATE: Final = "no-cache"
-_BINARY: Final = "application/octet-stream"
-_NAME: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +53,20 @@ class Handlers:
 
     def routes(self) -> list[web.RouteDef]:
         """GET (and with it HEAD) of everything there is; the name is the label in the metrics."""
-        entry = f"{{layer:{_NAME}}}/{{variant:{_NAME}}}/{{bucket:[0-9]{{1,9}}}}"
+        entry = f"{{layer:{NAME}}}/{{variant:{NAME}}}/{{bucket:[0-9]{{1,9}}}}"
         return [
             web.get("/", self.page, name="page"),
             web.get("/healthz", self.health, name="health"),
             web.get("/metrics", self.metrics, name="metrics"),
-            web.get(f"/tuf/metadata/{{name:{_NAME}\\.json}}", self.metadata, name="metadata"),
-            web.get(f"/tuf/targets/{{name:{_NAME}}}", self.target, name="targets"),
+            web.get(f"/tuf/metadata/{{name:{NAME}\\.json}}", self.metadata, name="metadata"),
+            web.get(f"/tuf/targets/{{name:{NAME}}}", self.target, name="targets"),
             web.get(
                 "/objects/{prefix:[0-9a-f]{2}}/{digest:[0-9a-f]{64}}", self.blob, name="objects"
             ),
-            web.get(f"/files/{entry}/{{name:{_NAME}}}", self.loose_file, name="files"),
+            web.get(f"/files/{entry}/{{name:{NAME}}}", self.loose_file, name="files"),
             web.get(f"/packs/{entry}", self.pack, name="packs"),
             web.get(
-                f"/entries/{{release:{_NAME}}}/{{variant:{_NAME}}}/{{id:[1-9][0-9]{{0,9}}}}",
+                f"/entries/{{release:{NAME}}}/{{variant:{NAME}}}/{{id:[1-9][0-9]{{0,9}}}}",
                 self.entry,
                 name="entries",
             ),
@@ -96,7 +98,7 @@ class Handlers:
         path: Path,
         cache_control: str,
         *,
-        content_type: str = _BINARY,
+        content_type: str = BINARY,
         etag: str = "",
     ) -> web.StreamResponse:
         """A whole file of the repository; one that may be replaced has no date to rely on."""
@@ -110,44 +112,33 @@ class Handlers:
             content_type=content_type,
             cache_control=cache_control,
         )
-        reply = plan_reply(request.method, request.headers, shown, _boundary())
+        reply = plan_reply(request.method, request.headers, shown, boundary_for(request.headers))
         if document.data is not None:
             return await self.sender.answer(request, reply, document.data)
         return await self.sender.send(request, reply, document.joined())
 
     async def loose_file(self, request: web.Request) -> web.StreamResponse:
-        """One entry of a layer; its entity tag is its BLAKE3."""
-        layer, pack = await self._pack(request)
-        named = parse_entry_name(request.match_info["name"])
-        row = pack.row_of(*named) if named else None
-        if row is None:
+        """One entry of a layer."""
+        found = found_file(*await self._pack(request), request.match_info["name"])
+        if found is None:
             raise web.HTTPNotFound
-        files = pack.files.only(row)
-        shown = Representation(
-            size_bytes=files.size_bytes,
-            etag=pack.digest_of(row).hex,
-            modified=layer.ref.date,
-            content_type=mimetypes.guess_type(request.match_info["name"])[0] or _BINARY,
-            cache_control=IMMUTABLE,
-        )
-        reply = plan_reply(request.method, request.headers, shown, _boundary())
-        return await self.sender.send(request, reply, files)
+        return await self._send(request, found)
 
     async def pack(self, request: web.Request) -> web.StreamResponse:
         """All files of a bucket, one after another: from a pack on disk, or from the files."""
         layer, pack = await self._pack(request)
-        shown = Representation(
-            size_bytes=pack.files.size_bytes,
-            etag=pack.etag,
-            modified=layer.ref.date,
-            content_type=_BINARY,
-            cache_control=IMMUTABLE,
-        )
-        reply = plan_reply(request.method, request.headers, shown, _boundary())
+        found = found_pack(layer, pack)
+        if found is None:
+            raise web.HTTPNotFound
         if pack.on_disk is not None:
             with contextlib.suppress(StaleFilesError):
-                return await self.sender.send(request, reply, pack.on_disk)
-        return await self.sender.send(request, reply, pack.files)
+                return await self._send(request, found)
+        return await self._send(request, FoundFiles(found.shown, pack.files))
+
+    async def _send(self, request: web.Request, found: FoundFiles) -> web.StreamResponse:
+        boundary = boundary_for(request.headers)
+        reply = plan_reply(request.method, request.headers, found.shown, boundary)
+        return await self.sender.send(request, reply, found.files)
 
     async def entry(self, request: web.Request) -> web.StreamResponse:
         """Where the file of a post lies: in the layer that put it last."""
@@ -178,7 +169,7 @@ class Handlers:
         return None
 
     async def _pack(self, request: web.Request) -> tuple[ServedLayer, Pack]:
-        """The bucket that a URL names, if any layer has entries in it."""
+        """The layer and the bucket that a URL names, which may have no entry."""
         info = request.match_info
         layer = await self.watch.layer(info["layer"])
         if layer is None or info["variant"] not in layer.ref.manifests:
@@ -186,10 +177,7 @@ class Handlers:
         bucket = layer.layout.parse_bucket(info["bucket"])
         if bucket is None:
             raise web.HTTPNotFound
-        pack = await self.shelf.pack(layer, info["variant"], bucket)
-        if not len(pack.ids):
-            raise web.HTTPNotFound
-        return layer, pack
+        return layer, await self.shelf.pack(layer, info["variant"], bucket)
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """What this is and how to get it, for people."""
@@ -226,8 +214,3 @@ class Handlers:
             body=text.encode(),
             headers={"Content-Type": METRICS_TYPE, "Cache-Control": REVALIDATE},
         )
-
-
-def _boundary() -> str:
-    """What separates parts: no file can hold it, since nobody knows it before."""
-    return secrets.token_hex(16)

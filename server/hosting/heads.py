@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion, web
 from aiohttp.abc import AbstractStreamWriter
 
 from server.hosting.ranges import Reply, http_date
@@ -17,18 +17,19 @@ SAFETY: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
 }
 
+_SAFETY_LINES: Final = "\r\n".join(f"{name}: {value}" for name, value in SAFETY.items())
 
-def head_of(request: web.Request, reply: Reply) -> bytes:
+
+def head_of(reply: Reply, version: HttpVersion, keep_alive: bool) -> bytes:  # noqa: FBT001
     """The head of an answer, up to where its body begins; no header of a reply has line ends."""
-    version = request.version
-    headers = {**reply.headers, "Date": http_date(int(time.time())), **SAFETY}
-    if not request.keep_alive:
-        headers["Connection"] = "close"
-    elif version.minor == 0:
-        headers["Connection"] = "keep-alive"
     lines = [f"HTTP/{version.major}.{version.minor} {reply.status.value} {reply.status.phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+    if not keep_alive:
+        lines.append("Connection: close")
+    elif version.minor == 0:
+        lines.append("Connection: keep-alive")
+    lines.append(f"Date: {http_date(int(time.time()))}\r\n{_SAFETY_LINES}\r\n\r\n")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 class SentResponse(web.StreamResponse):

@@ -12,6 +12,8 @@ from server.hosting.catalog import Catalog
 from server.hosting.packs import PackShelf
 from server.tracking.swarms import Swarms
 
+# Counted where a client did not wait for its answer; no standard has a number, nginx has this one.
+WENT_AWAY: Final = 499
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 

@@ -195,17 +195,23 @@ class PackShelf:
         self.hits = 0
         self.misses = 0
 
+    def held(self, layer: ServedLayer, variant: str, bucket: int) -> Pack | None:
+        """One bucket, if it is at hand; whoever uses it adds to ``hits``."""
+        key = (layer.ref.name, variant, bucket)
+        if (held := self._packs.get(key)) is not None:
+            self._packs.move_to_end(key)
+        return held
+
     async def pack(self, layer: ServedLayer, variant: str, bucket: int) -> Pack:
         """One bucket of a variant that the layer has; errors as :meth:`PackReader.read`.
 
         However many ask for it at once, it is read once.
         """
-        key = (layer.ref.name, variant, bucket)
-        if (held := self._packs.get(key)) is not None:
-            self._packs.move_to_end(key)
+        if (held := self.held(layer, variant, bucket)) is not None:
             self.hits += 1
             return held
         self.misses += 1
+        key = (layer.ref.name, variant, bucket)
         if (coming := self._coming.get(key)) is None:
             loop = asyncio.get_running_loop()
             coming = loop.run_in_executor(

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
@@ -37,6 +38,14 @@ _ETAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 def http_date(seconds: int) -> str:
     """Unix seconds as HTTP writes them: those of now, and of a few layers, again and again."""
     return formatdate(seconds, usegmt=True)
+
+
+def boundary_for(headers: Mapping[str, str]) -> str:
+    """What separates the parts of an answer, where there may be several.
+
+    No file can hold it, since nobody knows it before.
+    """
+    return secrets.token_hex(16) if "," in headers.get("Range", "") else ""
 
 
 class RangeRefusedError(Exception):

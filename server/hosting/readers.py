@@ -16,16 +16,23 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
+import struct
 import sys
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from manifests.errors import StoreError
-from server.hosting.reading import Outcome, Turn
-from server.searching.frames import LENGTH, pack, unpack
+from server.hosting.reading import LENGTH, Outcome, Turn, decode_outcome, encode_turn
 
-_ANSWER_BYTES: Final = 2**16
+_ANSWER_BYTES: Final = 2**12
+_SOCKET: Final = socket.SOL_SOCKET
+_RIGHTS: Final = socket.SCM_RIGHTS
+_DESCRIPTOR: Final = struct.Struct("i")
 # Nothing is imported from the working directory, where anything may lie.
 _COMMAND: Final = (sys.executable, "-P", "-m", "server.hosting.reader")
 
@@ -38,6 +45,22 @@ class ReaderEndedError(StoreError):
         super().__init__(message, hint="It is started again.")
 
 
+class Wire(Protocol):
+    """The socket of a client."""
+
+    def fileno(self) -> int:
+        """Its descriptor; negative once it was closed."""
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A turn, and what will have come of it."""
+
+    wire: Wire
+    turn: Turn
+    answer: asyncio.Future[Outcome]
+
+
 class Readers:
     """Up to ``most`` processes that send for any number of answers.
 
@@ -45,51 +68,84 @@ class Readers:
     """
 
     def __init__(self, most: int) -> None:
+        self._readers = [_Reader(self._free) for _ in range(most)]
         # The one used last is the one that runs.
-        self._idle: asyncio.LifoQueue[_Reader] = asyncio.LifoQueue()
-        self._readers = [_Reader(self._idle) for _ in range(most)]
-        for reader in reversed(self._readers):
-            self._idle.put_nowait(reader)
+        self._idle = self._readers[::-1]
+        self._waiting: deque[_Job] = deque()
 
-    async def send(self, socket_fd: int, turn: Turn) -> Outcome:
-        """Have what a socket takes now of a turn read and sent; ReaderEndedError if that failed.
+    def ask(self, wire: Wire, turn: Turn) -> asyncio.Future[Outcome]:
+        """Have what a socket takes now of a turn read and sent, once a process is free.
+
+        ReaderEndedError if the process ends over it, OSError if none can be started.  A socket
+        that is closed before its turn comes is a ConnectionError.
+        """
+        job = _Job(wire, turn, asyncio.get_running_loop().create_future())
+        if self._idle:
+            self._idle.pop().take(job)
+        else:
+            self._waiting.append(job)
+        return job.answer
+
+    async def send(self, wire: Wire, turn: Turn) -> Outcome:
+        """As :meth:`ask`.
 
         A turn that began is not cancelled, since a client may have gone away because it has all
         that it asked for: see ``cancelling`` of the task afterwards.
         """
-        reader = await self._idle.get()
-        try:
-            channel = await reader.channel()
-        except BaseException:
-            self._idle.put_nowait(reader)
-            raise
-        answer = reader.ask(channel, pack(turn), socket_fd)
+        answer = self.ask(wire, turn)
         while not answer.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([answer])
         return answer.result()
 
+    def _free(self, reader: _Reader) -> None:
+        if self._waiting:
+            reader.take(self._waiting.popleft())
+        else:
+            self._idle.append(reader)
+
     async def close(self) -> None:
-        """End all processes."""
+        """End all processes, and what they were at."""
+        while self._waiting:
+            _give(self._waiting.popleft(), ReaderEndedError())
         await asyncio.gather(*(reader.end() for reader in self._readers))
 
 
 class _Reader:
-    """One process, which comes when it is first needed, and goes to ``idle`` after each turn."""
+    """One process, which comes when it is needed; ``free`` hears when it wants another job."""
 
-    def __init__(self, idle: asyncio.LifoQueue[_Reader]) -> None:
-        self._idle = idle
+    def __init__(self, free: Callable[[_Reader], None]) -> None:
+        self._free = free
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
-        self._answer: asyncio.Future[Outcome] | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._job: _Job | None = None
         self._unsent = memoryview(b"")
         self._data = b""
 
-    async def channel(self) -> socket.socket:
-        """The way to the process, which is started unless it runs."""
-        if self._socket is not None:
-            return self._socket
-        await self.end()
+    def take(self, job: _Job) -> None:
+        """Begin with a job."""
+        self._job = job
+        if self._socket is None:
+            self._starting = asyncio.create_task(self._start(job))
+        else:
+            self._hand_over(self._socket, job)
+
+    async def _start(self, job: _Job) -> None:
+        """Start the process, then hand the job over."""
+        try:
+            channel = await self._channel()
+        except OSError as error:
+            self._done(error)
+        except RuntimeError as error:
+            # No room for the thread that waits for its end.
+            self._done(OSError(errno.EAGAIN, str(error)))
+        else:
+            self._hand_over(channel, job)
+
+    async def _channel(self) -> socket.socket:
+        """The way to a new process."""
+        await self._reap()
         own, other = socket.socketpair()
         own.settimeout(0)
         try:
@@ -107,18 +163,19 @@ class _Reader:
         self._socket, self._data = own, b""
         return own
 
-    def ask(self, channel: socket.socket, task: bytes, socket_fd: int) -> asyncio.Future[Outcome]:
-        """What will have come of a task; ReaderEndedError if the process ends over it."""
-        loop = asyncio.get_running_loop()
-        answer = self._answer = loop.create_future()
+    def _hand_over(self, channel: socket.socket, job: _Job) -> None:
+        if (socket_fd := job.wire.fileno()) < 0:
+            self._done(Outcome(0, error=ConnectionResetError()))
+            return
+        task = encode_turn(job.turn)
         try:
-            self._unsent = memoryview(task)[socket.send_fds(channel, [task], [socket_fd]) :]
+            sent = channel.sendmsg([task], [(_SOCKET, _RIGHTS, _DESCRIPTOR.pack(socket_fd))])
         except OSError:
             self._lose()
-        else:
-            if self._unsent:
-                loop.add_writer(channel, self._push, channel)
-        return answer
+            return
+        if sent < len(task):
+            self._unsent = memoryview(task)[sent:]
+            asyncio.get_running_loop().add_writer(channel, self._push, channel)
 
     def _push(self, channel: socket.socket) -> None:
         """Hand over more of a task that did not fit at once."""
@@ -140,12 +197,14 @@ class _Reader:
             return
         except OSError:
             part = b""
-        self._data += part
+        data = self._data + part
         if not part:
             self._lose()
-        elif len(self._data) >= LENGTH.size + LENGTH.unpack_from(self._data)[0]:
-            outcome, self._data = unpack(self._data[LENGTH.size :]), b""
-            self._give(outcome)
+        elif len(data) >= LENGTH.size + LENGTH.unpack_from(data)[0]:
+            self._data = b""
+            self._done(decode_outcome(data[LENGTH.size :]))
+        else:
+            self._data = data
 
     def _lose(self) -> None:
         """The process is gone, or to go."""
@@ -155,25 +214,35 @@ class _Reader:
             loop.remove_reader(channel)
             loop.remove_writer(channel)
             channel.close()
-        if self._answer is not None:
-            self._give(ReaderEndedError())
+        if self._job is not None:
+            self._done(ReaderEndedError())
 
-    def _give(self, found: Outcome | ReaderEndedError) -> None:
-        answer, self._answer = self._answer, None
-        self._idle.put_nowait(self)
-        if answer is None:
-            return
-        if isinstance(found, Outcome):
-            answer.set_result(found)
-        else:
-            answer.set_exception(found)
+    def _done(self, found: Outcome | Exception) -> None:
+        job, self._job = self._job, None
+        self._free(self)
+        if job is not None:
+            _give(job, found)
 
     async def end(self) -> None:
         """End the process, if there is one, and wait until it is gone."""
+        if self._starting is not None:
+            await self._starting
         self._lose()
+        await self._reap()
+
+    async def _reap(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
                     process.kill()
             await process.wait()
+
+
+def _give(job: _Job, found: Outcome | Exception) -> None:
+    if job.answer.cancelled():
+        return
+    if isinstance(found, Outcome):
+        job.answer.set_result(found)
+    else:
+        job.answer.set_exception(found)

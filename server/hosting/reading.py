@@ -12,13 +12,15 @@ Processes that only send import this, so it imports next to nothing.
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 import stat
+import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from syncclient.files import OPEN_FOLDER, OPEN_READ
 
@@ -127,6 +129,44 @@ class Outcome(NamedTuple):
     sent_bytes: int
     stale: str = ""
     error: OSError | None = None
+
+
+# Messages between a host and its processes: a length, then plain values.
+LENGTH: Final = struct.Struct("<I")
+
+
+def encode_turn(turn: Turn) -> bytes:
+    """A turn with its length.
+
+    marshal takes a third of pickle's time, and is safe: both ends are this program.
+    """
+    body = [item if isinstance(item, bytes) else tuple(item) for item in turn.body]
+    return _framed((turn.folder, body, turn.start, turn.is_first))
+
+
+def decode_turn(data: bytes) -> Turn:
+    """What follows the length."""
+    folder, body, start, is_first = marshal.loads(data)  # noqa: S302 (from this program)
+    items = [item if isinstance(item, bytes) else Run._make(item) for item in body]
+    return Turn(folder, items, start, is_first)
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """An outcome with its length."""
+    error = outcome.error
+    told = None if error is None else (error.errno, error.strerror, error.filename)
+    return _framed((outcome.sent_bytes, outcome.stale, told))
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """What follows the length."""
+    sent_bytes, stale, told = marshal.loads(data)  # noqa: S302 (from this program)
+    return Outcome(sent_bytes, stale, None if told is None else OSError(*told))
+
+
+def _framed(values: tuple[Any, ...]) -> bytes:
+    data = marshal.dumps(values)
+    return LENGTH.pack(len(data)) + data
 
 
 class _StaleError(Exception):
@@ -253,7 +293,7 @@ class _Batch:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise ConnectionResetError(str(error)) from error
+            raise ConnectionResetError(errno.ECONNRESET, str(error)) from error
         self.sent_bytes += count
         if count < self._filled:
             raise _FullError

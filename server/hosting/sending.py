@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -33,11 +32,11 @@ from server.hosting.joined import TURN_BYTES, TURN_FILES, JoinedFiles, StaleFile
 from server.hosting.metrics import Metrics
 from server.hosting.ranges import ByteRange, Reply
 from server.hosting.readers import ReaderEndedError, Readers
-from server.hosting.reading import BATCH_BYTES, Run, Turn
+from server.hosting.reading import BATCH_BYTES, Outcome, Run, Turn
 
 STALL_S: Final = 60.0
 # After these nobody knows what a client got, or it hears nothing any more.
-_LOST: Final = (ConnectionError, TimeoutError, ReaderEndedError)
+LOST: Final = (ConnectionError, TimeoutError, ReaderEndedError)
 # Folders in doubt that are remembered; those that are forgotten cost a cut answer more.
 _MAX_DOUBTS: Final = 10_000
 P = ParamSpec("P")
@@ -61,6 +60,58 @@ def turns(files: JoinedFiles, reply: Reply, head: bytes) -> Iterator[list[bytes 
                 body, size_bytes, count = [], 0, 0
     if body:
         yield body
+
+
+class Asked(Protocol):
+    """What of a request counts for how it is answered; aiohttp's are such."""
+
+    @property
+    def method(self) -> str: ...  # noqa: D102
+    @property
+    def path(self) -> str: ...  # noqa: D102
+    @property
+    def transport(self) -> asyncio.Transport | None: ...  # noqa: D102
+
+
+class Answer:
+    """An answer from files that is under way: what was sent, and what comes next."""
+
+    def __init__(self, files: JoinedFiles, reply: Reply, head: bytes) -> None:
+        self.files = files
+        self.reply = reply
+        self._head_bytes = len(head)
+        self._turns = turns(files, reply, head)
+        self._body: Sequence[bytes | Run] = ()
+        self._start = self._left = 0
+        self._sent_bytes = 0
+        # Whether its socket took less than it was offered.
+        self.is_full = False
+
+    @property
+    def is_unsent(self) -> bool:
+        """Whether there may still be another answer."""
+        return not self._sent_bytes
+
+    def turn(self) -> Turn | None:
+        """What to send next; None if all was sent."""
+        if not self._left:
+            body = next(self._turns, None)
+            if body is None:
+                return None
+            self._body, self._start = body, 0
+            self._left = sum(
+                len(item) if isinstance(item, bytes) else item.size_bytes for item in body
+            )
+        return Turn(self.files.folder, self._body, self._start, is_first=self.is_unsent)
+
+    def took(self, outcome: Outcome) -> int:
+        """Note what came of a turn; how many of its bytes were no head."""
+        before = max(self._sent_bytes - self._head_bytes, 0)
+        self._sent_bytes += outcome.sent_bytes
+        self._start += outcome.sent_bytes
+        self._left -= outcome.sent_bytes
+        self.is_full = bool(self._left)
+        return max(self._sent_bytes - self._head_bytes, 0) - before
 
 
 class Sender:
@@ -122,55 +173,55 @@ class Sender:
         later cuts the connection.
         """
         is_long = reply.body_bytes > BATCH_BYTES
-        if request.method == "HEAD" or (is_long and files.folder in self._doubted):
+        if request.method == "HEAD" or (is_long and self.doubts(files)):
             await self._check(files, reply)
         if request.method == "HEAD" or not reply.body:
             return _bare(reply)
-        head = head_of(request, reply)
-        taken = _Taken(len(head))
+        answer = Answer(files, reply, head_of(reply, request.version, request.keep_alive))
+        is_whole = await self.go_on(request, answer)
+        return SentResponse(request, reply, is_whole=is_whole)
+
+    async def go_on(self, request: Asked, answer: Answer) -> bool:
+        """Send what is left of an answer; whether its client has it whole now, or was cut off.
+
+        Errors as :meth:`send`.
+        """
         try:
-            with _borrowed_socket(request) as socket_fd:
-                await self._flush(request, socket_fd)
-                for body in turns(files, reply, head):
-                    await self._send_turn(socket_fd, files.folder, body, taken)
+            with _borrowed_socket(request) as wire:
+                await self._flush(request, wire)
+                await self._send_turns(wire, answer)
         except (SyncError, OSError) as error:
-            if taken.nothing and not isinstance(error, _LOST):
+            if answer.is_unsent and not isinstance(error, LOST):
                 if isinstance(error, StaleFilesError):
                     # There may be more of them, and all are to be named.
-                    await self._check(files, reply)
+                    await self._check(answer.files, answer.reply)
                 raise
-            if isinstance(error, StaleFilesError):
-                self._doubt(files.folder)
-            self._cut(request, error)
-            return SentResponse(request, reply, is_whole=False)
-        return SentResponse(request, reply, is_whole=True)
+            self.cut(request, answer, error)
+            return False
+        return True
 
-    async def _send_turn(
-        self, socket_fd: int, folder: str, body: Sequence[bytes | Run], taken: _Taken
-    ) -> None:
-        """Have all of a turn sent, as fast as the client takes it."""
-        left = sum(len(item) if isinstance(item, bytes) else item.size_bytes for item in body)
-        task, start, is_full = asyncio.current_task(), 0, False
-        while left:
+    async def _send_turns(self, wire: socket.socket, answer: Answer) -> None:
+        """Have all that is left of an answer sent, as fast as the client takes it."""
+        task = asyncio.current_task()
+        while (turn := answer.turn()) is not None:
             if task and task.cancelling():
                 raise asyncio.CancelledError
-            if is_full:
-                await self._writable(socket_fd)
-            turn = Turn(folder, body, start, is_first=taken.nothing)
-            outcome = await self._readers.send(socket_fd, turn)
-            self._metrics.sent_bytes += taken.add(outcome.sent_bytes)
-            if outcome.stale:
-                raise StaleFilesError(folder, [outcome.stale])
-            if outcome.error is not None:
-                raise outcome.error
-            start += outcome.sent_bytes
-            left -= outcome.sent_bytes
-            is_full = True
+            if answer.is_full:
+                await self._writable(wire.fileno())
+            self.note(answer, await self._readers.send(wire, turn))
 
-    async def _flush(self, request: web.Request, socket_fd: int) -> None:
+    def note(self, answer: Answer, outcome: Outcome) -> None:
+        """Count what was sent of an answer; the error that ends it."""
+        self._metrics.sent_bytes += answer.took(outcome)
+        if outcome.stale:
+            raise StaleFilesError(answer.files.folder, [outcome.stale])
+        if outcome.error is not None:
+            raise outcome.error
+
+    async def _flush(self, request: Asked, wire: socket.socket) -> None:
         """Wait until a connection's socket has all that aiohttp wrote for the answers before."""
         while request.transport is not None and request.transport.get_write_buffer_size():
-            await self._writable(socket_fd)
+            await self._writable(wire.fileno())
 
     async def _writable(self, socket_fd: int) -> None:
         """Wait until a socket takes bytes or is broken; TimeoutError if it stays full."""
@@ -182,6 +233,16 @@ class Sender:
                 await ready.wait()
         finally:
             loop.remove_writer(socket_fd)
+
+    def doubts(self, files: JoinedFiles) -> bool:
+        """Whether files are to be looked at before the first byte of a long answer."""
+        return files.folder in self._doubted
+
+    def cut(self, request: Asked, answer: Answer, error: Exception) -> None:
+        """End an answer of which something may have been sent, and remember why."""
+        if isinstance(error, StaleFilesError):
+            self._doubt(answer.files.folder)
+        self._cut(request, error)
 
     def _doubt(self, folder: str) -> None:
         """Remember that a folder has files that are not what was published."""
@@ -200,7 +261,7 @@ class Sender:
         if stale:
             raise StaleFilesError(files.folder, stale)
 
-    def _cut(self, request: web.Request, error: Exception) -> None:
+    def _cut(self, request: Asked, error: Exception) -> None:
         """End an answer that cannot be completed, so that the client sees that it is not whole."""
         if not isinstance(error, ConnectionError):
             cause = "the client took nothing" if isinstance(error, TimeoutError) else str(error)
@@ -210,33 +271,14 @@ class Sender:
             request.transport.abort()
 
 
-@dataclass(slots=True)
-class _Taken:
-    """What a client's socket took of an answer."""
-
-    head_bytes: int
-    sent_bytes: int = 0
-
-    @property
-    def nothing(self) -> bool:
-        """Whether there may still be another answer."""
-        return not self.sent_bytes
-
-    def add(self, sent_bytes: int) -> int:
-        """So many bytes more; how many of them were no head."""
-        before = max(self.sent_bytes - self.head_bytes, 0)
-        self.sent_bytes += sent_bytes
-        return max(self.sent_bytes - self.head_bytes, 0) - before
-
-
 def _bare(reply: Reply) -> web.StreamResponse:
     """An answer without a body: all of it for HEAD, 304, 412 and 416."""
     return web.StreamResponse(status=reply.status, headers=reply.headers)
 
 
 @contextmanager
-def _borrowed_socket(request: web.Request) -> Iterator[int]:
-    """A descriptor of our own of a connection's socket.
+def _borrowed_socket(request: Asked) -> Iterator[socket.socket]:
+    """A connection's socket, opened once more.
 
     It stays valid if the connection is closed meanwhile, so what is still written to it can never
     reach another connection.
@@ -246,8 +288,5 @@ def _borrowed_socket(request: web.Request) -> Iterator[int]:
         raise ConnectionResetError
     if transport.get_extra_info("sslcontext") is not None:
         raise StoreError("files cannot be sent encrypted", hint="Let a proxy in front speak TLS.")
-    socket_fd = os.dup(transport.get_extra_info("socket").fileno())
-    try:
-        yield socket_fd
-    finally:
-        os.close(socket_fd)
+    with transport.get_extra_info("socket").dup() as wire:
+        yield wire

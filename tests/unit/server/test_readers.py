@@ -66,7 +66,7 @@ async def ask(
     """What came of a turn, and what its client got."""
     ours, theirs = client_pair()
     with ours, theirs:
-        outcome = await readers.send(ours.fileno(), Turn(folder, body, start, is_first=True))
+        outcome = await readers.send(ours, Turn(folder, body, start, is_first=True))
         ours.close()
         return outcome, b"".join(iter(lambda: theirs.recv(2**20), b""))
 
@@ -112,7 +112,7 @@ async def test_a_client_that_is_gone_is_told(readers: Readers, files: JoinedFile
     theirs.close()
     with ours:
         turn = Turn(files.folder, body_of(files), 0, is_first=True)
-        outcome = await readers.send(ours.fileno(), turn)
+        outcome = await readers.send(ours, turn)
     assert isinstance(outcome.error, ConnectionError)
     assert await read(readers, files) == expected()
 
@@ -122,7 +122,7 @@ async def test_a_client_that_takes_nothing_holds_up_nobody(files: JoinedFiles) -
     ours, theirs = client_pair()
     body = [b"." * 2**20, *body_of(files)]
     with ours, theirs:
-        outcome = await only.send(ours.fileno(), Turn(files.folder, body, 0, is_first=True))
+        outcome = await only.send(ours, Turn(files.folder, body, 0, is_first=True))
         assert 0 < outcome.sent_bytes < 2**20
         assert outcome == Outcome(outcome.sent_bytes)
         assert await read(only, files) == expected()

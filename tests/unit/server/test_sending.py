@@ -19,7 +19,7 @@ from aiohttp.test_utils import make_mocked_request
 from server.hosting.joined import JoinedFiles, one_name
 from server.hosting.metrics import Metrics
 from server.hosting.ranges import ByteRange, Reply
-from server.hosting.readers import Readers
+from server.hosting.readers import Readers, Wire
 from server.hosting.reading import Outcome, Turn
 from server.hosting.sending import Sender
 from tests.support.host import reading_processes
@@ -148,8 +148,8 @@ async def test_a_socket_that_is_full_is_waited_for(
     filling = wire[0].send(b"!" * 2**22)
     send, outcomes = readers.send, list[Outcome]()
 
-    async def noted(socket_fd: int, turn: Turn) -> Outcome:
-        outcomes.append(await send(socket_fd, turn))
+    async def noted(wire: Wire, turn: Turn) -> Outcome:
+        outcomes.append(await send(wire, turn))
         return outcomes[-1]
 
     monkeypatch.setattr(readers, "send", noted)
