@@ -32,7 +32,7 @@ from server.hosting.packs import PackShelf
 from server.hosting.places import NAME, FoundFiles, found_file, found_pack
 from server.hosting.plain import Head
 from server.hosting.ranges import Reply, boundary_for, plan_reply
-from server.hosting.readers import Readers
+from server.hosting.readers import Found, Readers
 from server.hosting.reading import BATCH_BYTES, Outcome
 from server.hosting.sending import LOST, Answer, Sender
 
@@ -143,13 +143,15 @@ class Delivery:
             self._task = asyncio.create_task(self._direct.sender.go_on(self, self._answer))
             self._task.add_done_callback(self._went_on)
         else:
-            self._direct.readers.ask(self._wire, turn).add_done_callback(self._came)
+            self._direct.readers.ask(self._wire, turn, self._came)
 
-    def _came(self, future: asyncio.Future[Outcome]) -> None:
+    def _came(self, found: Found) -> None:
         """Go on after a turn."""
         sender, answer = self._direct.sender, self._answer
         try:
-            sender.note(answer, future.result())
+            if not isinstance(found, Outcome):
+                raise found
+            sender.note(answer, found)
         except (SyncError, OSError) as error:
             if answer.is_unsent and not isinstance(error, LOST):
                 self._end(End.UNSENT)

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 # A client that joins neighbours needs few parts; no request may cost thousands of part headers.
 MAX_RANGES: Final = 512
@@ -52,8 +52,7 @@ class RangeRefusedError(Exception):
     """No byte of the representation can be sent for this ``Range``; the answer is 416."""
 
 
-@dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(NamedTuple):
     """The bytes ``start <= byte < stop``; never empty."""
 
     start: int
@@ -162,17 +161,16 @@ def _single(known: Mapping[str, str], shown: Representation, wanted: ByteRange) 
 def _several(
     known: Mapping[str, str], shown: Representation, ranges: tuple[ByteRange, ...], boundary: str
 ) -> Reply:
+    before = f"--{boundary}\r\nContent-Type: {shown.content_type}\r\nContent-Range: "
     body: list[bytes | ByteRange] = []
-    for place, wanted in enumerate(ranges):
-        start = "" if place == 0 else "\r\n"
-        head = (
-            f"{start}--{boundary}\r\n"
-            f"Content-Type: {shown.content_type}\r\n"
-            f"Content-Range: {wanted.content_range(shown.size_bytes)}\r\n\r\n"
-        )
-        body += [head.encode(), wanted]
+    size = 0
+    for wanted in ranges:
+        head = f"{before}{wanted.content_range(shown.size_bytes)}\r\n\r\n".encode()
+        body += (head, wanted)
+        size += len(head) + wanted.stop - wanted.start
+        before = f"\r\n--{boundary}\r\nContent-Type: {shown.content_type}\r\nContent-Range: "
     body.append(f"\r\n--{boundary}--\r\n".encode())
-    size = sum(len(item) if isinstance(item, bytes) else item.size_bytes for item in body)
+    size += len(body[-1])
     kind = f"multipart/byteranges; boundary={boundary}"
     return Reply(
         status=HTTPStatus.PARTIAL_CONTENT,
@@ -226,9 +224,9 @@ def _parse_spec(text: str, size_bytes: int) -> ByteRange | None:
 def _overlaps(ranges: list[ByteRange]) -> int:
     """How many ranges begin within what those before them, by start, cover."""
     covered = count = 0
-    for wanted in sorted(ranges, key=lambda item: item.start):
-        count += wanted.start < covered
-        covered = max(covered, wanted.stop)
+    for start, stop in sorted(ranges):
+        count += start < covered
+        covered = max(covered, stop)
     return count
 
 

@@ -23,8 +23,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from manifests.errors import StoreError
 from server.hosting.reading import LENGTH, Outcome, Turn, decode_outcome, encode_turn
@@ -52,13 +51,16 @@ class Wire(Protocol):
         """Its descriptor; negative once it was closed."""
 
 
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A turn, and what will have come of it."""
+# What came of a turn: an outcome, ReaderEndedError, or OSError if no process could be started.
+Found = Outcome | ReaderEndedError | OSError
+
+
+class _Job(NamedTuple):
+    """A turn, and who hears what came of it."""
 
     wire: Wire
     turn: Turn
-    answer: asyncio.Future[Outcome]
+    done: Callable[[Found], None]
 
 
 class Readers:
@@ -73,30 +75,33 @@ class Readers:
         self._idle = self._readers[::-1]
         self._waiting: deque[_Job] = deque()
 
-    def ask(self, wire: Wire, turn: Turn) -> asyncio.Future[Outcome]:
+    def ask(self, wire: Wire, turn: Turn, done: Callable[[Found], None]) -> None:
         """Have what a socket takes now of a turn read and sent, once a process is free.
 
-        ReaderEndedError if the process ends over it, OSError if none can be started.  A socket
-        that is closed before its turn comes is a ConnectionError.
+        ``done`` hears what came of it, after this returned.  A socket that is closed before its
+        turn comes is a ConnectionError in the outcome.
         """
-        job = _Job(wire, turn, asyncio.get_running_loop().create_future())
+        job = _Job(wire, turn, done)
         if self._idle:
             self._idle.pop().take(job)
         else:
             self._waiting.append(job)
-        return job.answer
 
     async def send(self, wire: Wire, turn: Turn) -> Outcome:
-        """As :meth:`ask`.
+        """As :meth:`ask`; what is no outcome is raised.
 
         A turn that began is not cancelled, since a client may have gone away because it has all
         that it asked for: see ``cancelling`` of the task afterwards.
         """
-        answer = self.ask(wire, turn)
-        while not answer.done():
+        found: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
+        self.ask(wire, turn, found.set_result)
+        while not found.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.wait([answer])
-        return answer.result()
+                await asyncio.wait([found])
+        outcome = found.result()
+        if not isinstance(outcome, Outcome):
+            raise outcome
+        return outcome
 
     def _free(self, reader: _Reader) -> None:
         if self._waiting:
@@ -107,7 +112,7 @@ class Readers:
     async def close(self) -> None:
         """End all processes, and what they were at."""
         while self._waiting:
-            _give(self._waiting.popleft(), ReaderEndedError())
+            self._waiting.popleft().done(ReaderEndedError())
         await asyncio.gather(*(reader.end() for reader in self._readers))
 
 
@@ -164,18 +169,19 @@ class _Reader:
         return own
 
     def _hand_over(self, channel: socket.socket, job: _Job) -> None:
+        loop = asyncio.get_running_loop()
         if (socket_fd := job.wire.fileno()) < 0:
-            self._done(Outcome(0, error=ConnectionResetError()))
+            loop.call_soon(self._done, Outcome(0, error=ConnectionResetError()))
             return
         task = encode_turn(job.turn)
         try:
             sent = channel.sendmsg([task], [(_SOCKET, _RIGHTS, _DESCRIPTOR.pack(socket_fd))])
         except OSError:
-            self._lose()
+            loop.call_soon(self._lose)
             return
         if sent < len(task):
             self._unsent = memoryview(task)[sent:]
-            asyncio.get_running_loop().add_writer(channel, self._push, channel)
+            loop.add_writer(channel, self._push, channel)
 
     def _push(self, channel: socket.socket) -> None:
         """Hand over more of a task that did not fit at once."""
@@ -217,11 +223,11 @@ class _Reader:
         if self._job is not None:
             self._done(ReaderEndedError())
 
-    def _done(self, found: Outcome | Exception) -> None:
+    def _done(self, found: Found) -> None:
         job, self._job = self._job, None
         self._free(self)
         if job is not None:
-            _give(job, found)
+            job.done(found)
 
     async def end(self) -> None:
         """End the process, if there is one, and wait until it is gone."""
@@ -237,12 +243,3 @@ class _Reader:
                 with suppress(ProcessLookupError):
                     process.kill()
             await process.wait()
-
-
-def _give(job: _Job, found: Outcome | Exception) -> None:
-    if job.answer.cancelled():
-        return
-    if isinstance(found, Outcome):
-        job.answer.set_result(found)
-    else:
-        job.answer.set_exception(found)

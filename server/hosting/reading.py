@@ -20,6 +20,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import repeat
+from operator import sub
 from typing import Any, Final, NamedTuple
 
 from syncclient.files import OPEN_FOLDER, OPEN_READ
@@ -51,12 +52,13 @@ Wanted = tuple[str, int, int | None, int | None]
 class Run(NamedTuple):
     """``size_bytes`` of n files of a folder, end to end, from ``offset`` in the first on.
 
-    ``names`` have a NUL between them.  Native numbers: sizes (n,) i64 · mtimes (n,) i64 ns and
-    inodes (n,) u64, or nothing where they are not known.
+    ``names`` have a NUL between them.  Native numbers: starts (n + 1,) i64, byte where each begins
+    in whatever they are part of, and the end of all · mtimes (n,) i64 ns and inodes (n,) u64, or
+    nothing where they are not known.
     """
 
     names: str
-    sizes: bytes
+    starts: bytes
     mtimes: bytes
     inodes: bytes
     offset: int
@@ -65,13 +67,15 @@ class Run(NamedTuple):
     @property
     def files(self) -> int:
         """How many files."""
-        return len(self.sizes) // 8
+        return len(self.starts) // 8 - 1
 
     def wanted(self) -> Iterator[Wanted]:
         """The files."""
         mtimes = array("q", self.mtimes) if self.mtimes else repeat(None)
         inodes = array("Q", self.inodes) if self.inodes else repeat(None)
-        return zip(self.names.split("\0"), array("q", self.sizes), mtimes, inodes, strict=False)
+        starts = array("q", self.starts)
+        sizes = map(sub, starts[1:], starts)
+        return zip(self.names.split("\0"), sizes, mtimes, inodes, strict=False)
 
 
 def is_met(wanted: Wanted, info: os.stat_result) -> bool:

@@ -311,7 +311,7 @@ def test_a_client_that_goes_away_is_counted_and_missed(world: World, record: Rec
 
 def test_an_answer_may_take_longer_than_a_connection_may_be_idle(world: World) -> None:
     path = world.pack_url("y1", "original", 1)
-    with running_host(world.repo, prelude=shorter(idle_s=0.2)) as host:
+    with running_host(world.repo, prelude=shorter(idle_s=1.0)) as host:
         warm(host, world)
         with connect(host.port, window_bytes=2**16) as connection:
             connection.sendall(get(path) + LAST)
@@ -382,7 +382,7 @@ def test_a_file_that_changed_is_named(tmp_path: Path) -> None:
 
 def test_a_client_that_stalls_is_cut_off(world: World) -> None:
     prelude = "import functools, server.commands.serve as s\n"
-    prelude += "s.ServeConfig = functools.partial(s.ServeConfig, stall_s=0.3)"
+    prelude += "s.ServeConfig = functools.partial(s.ServeConfig, stall_s=1.0)"
     path = world.pack_url("y1", "original", 1)
     with running_host(world.repo, prelude=prelude) as host:
         warm(host, world)

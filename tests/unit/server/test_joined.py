@@ -85,6 +85,6 @@ def test_turns_cover_every_byte_once(
             first = int(run.names.partition(".")[0])
             assert files.starts[first] + run.offset == place
             expected = np.diff(files.starts)[first : first + run.files]
-            assert np.frombuffer(run.sizes, np.int64).tolist() == expected.tolist()
+            assert np.diff(np.frombuffer(run.starts, np.int64)).tolist() == expected.tolist()
             place += run.size_bytes
     assert place == stop

@@ -8,6 +8,7 @@ import random
 import socket
 from array import array
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def written(folder: Path, sizes: tuple[int, ...]) -> tuple[Run, bytes]:
     stats = [(folder / f"{row}.dat").stat() for row in range(len(sizes))]
     run = Run(
         names="\0".join(f"{row}.dat" for row in range(len(sizes))),
-        sizes=array("q", sizes).tobytes(),
+        starts=array("q", accumulate(sizes, initial=0)).tobytes(),
         mtimes=array("q", [found.st_mtime_ns for found in stats]).tobytes(),
         inodes=array("Q", [found.st_ino for found in stats]).tobytes(),
         offset=0,
