@@ -12,9 +12,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -29,6 +29,7 @@ from syncclient.batch import RANGE_BYTES, Batch, Outcome, Problem
 from syncclient.files import hash_open, open_regular
 from syncclient.largefile import LargeFile
 from syncclient.portion import Portion
+from syncclient.room import Room
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
 from syncclient.sources.intake import Intake
@@ -110,30 +111,6 @@ class _Errand:
             for row in part.rows:
                 begin = offsets[row] - start
                 yield row, view[begin : begin + sizes[row]]
-
-
-class Room:
-    """Memory that batches share: one that needs more than is free waits, but one always runs."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._most_bytes = size_bytes
-        self._taken_bytes = 0
-        self._freed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def taken(self, size_bytes: int) -> AsyncIterator[None]:
-        """Hold so many bytes; the batches that wait are let in in no order."""
-        async with self._freed:
-            await self._freed.wait_for(
-                lambda: not self._taken_bytes or self._taken_bytes + size_bytes <= self._most_bytes
-            )
-            self._taken_bytes += size_bytes
-        try:
-            yield
-        finally:
-            self._taken_bytes -= size_bytes
-            async with self._freed:
-                self._freed.notify_all()
 
 
 class Runner:
