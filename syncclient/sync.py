@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,7 +34,9 @@ from syncclient.torrents.peers import asks_peers
 from syncclient.transfer import NAMED_FAILURES, Failure, OnOutcome, Patience, Transfer
 from syncclient.worker import Worker, WorkerSetup, open_workers
 
-# A batch ends at whichever comes first.
+if TYPE_CHECKING:
+    from syncclient.torrents.runs import Run
+
 # Of more than this peers get their part, however late they join; of less, hosts wait for them.
 _WAITED_FOR_BYTES = 256 * 2**20
 
@@ -119,15 +122,16 @@ class Sync:
         shared = asks_peers(session.transport, descriptor, size_bytes)
         waits = shared and size_bytes < _WAITED_FOR_BYTES
         parcels = Parcels(parcels_of(self.survey.works), shared=waits)
-        if not shared:
+        alone = session.transport.source == "torrent"
+        runs = self._runs_worth_joining(parcels, alone=alone) if shared else []
+        if not runs and not alone:
+            parcels.opened.set()
             await transfer.run(self._batches(parcels))
             return
-        # libtorrent takes a while to load, so only who asks peers does.
+        # What joins takes a while to load.
         from syncclient.torrents.fetching import Ways  # noqa: PLC0415
         from syncclient.torrents.joining import share  # noqa: PLC0415
-        from syncclient.torrents.runs import runs_of  # noqa: PLC0415
 
-        alone = session.transport.source == "torrent"
         ways = Ways(
             hosts=session.hosts,
             cache=session.folders.cache,
@@ -144,11 +148,18 @@ class Sync:
         def count(received: int, sent: int) -> None:
             self.report.peer_bytes, self.report.peer_sent_bytes = received, sent
 
-        runs = runs_of(descriptor, self.view.variants)
         hosts = transfer.run(self._batches(parcels))
         await share(session.transport, runs, parcels, ways, hosts, count)
         if alone:
             self._count_undone(parcels)
+
+    def _runs_worth_joining(self, parcels: Parcels, *, alone: bool) -> list[Run]:
+        """The torrents of the release; none if of none of them enough is wanted."""
+        from syncclient.torrents.claims import wishes  # noqa: PLC0415 (for who asks peers)
+        from syncclient.torrents.runs import runs_of  # noqa: PLC0415
+
+        runs = runs_of(self._wish.descriptor, self.view.variants)
+        return runs if wishes(runs, parcels, alone=alone) else []
 
     def _count_undone(self, parcels: Parcels) -> None:
         """What was to come from peers alone and did not."""
