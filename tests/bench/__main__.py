@@ -47,7 +47,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--peers", nargs="*", choices=PROGRAMS, metavar="PEER", help=", ".join(PROGRAMS))
     add("--full", action="store_true", help="at the size of the documents, all jobs and peers")
     add("--rounds", type=int, help="runs that count, after a warm-up (2; full: 5)")
-    add("--files", type=int, help="small files (10,000; full: 200,000)")
+    add("--files", type=int, help="small files (20,000; full: 200,000)")
     add("--size", type=parse_size, default=10_466, help="their mean (10,466)")
     add("--sigma", type=float, default=0.7, help="of their lognormal sizes; 0: all alike (0.7)")
     add("--buckets", type=int, help="folders that files lie in (one for 200 files, at most 1,000)")
@@ -69,7 +69,7 @@ def scale_of(args: argparse.Namespace) -> Scale:
     """How much there is to do."""
     full = args.full
     return Scale(
-        files=args.files or (200_000 if full else 10_000),
+        files=args.files or (200_000 if full else 20_000),
         mean_bytes=args.size,
         sigma=args.sigma,
         buckets=args.buckets,
