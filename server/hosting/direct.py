@@ -26,14 +26,13 @@ from aiohttp import HttpVersion11
 from manifests.errors import SyncError
 from server.hosting.catalog import CatalogWatch
 from server.hosting.heads import head_of
-from server.hosting.joined import JoinedFiles
 from server.hosting.metrics import WENT_AWAY, Metrics
 from server.hosting.packs import PackShelf
 from server.hosting.places import NAME, FoundFiles, found_file, found_pack
 from server.hosting.plain import Head
-from server.hosting.ranges import Reply, boundary_for, plan_reply
+from server.hosting.ranges import boundary_for, plan_reply
 from server.hosting.readers import Found, Readers
-from server.hosting.reading import BATCH_BYTES, Outcome
+from server.hosting.reading import Outcome
 from server.hosting.sending import LOST, Answer, Sender
 
 _PLACE: Final = re.compile(
@@ -79,7 +78,7 @@ class Direct:
             return None
         shown = found.shown
         reply = plan_reply("GET", head.headers, shown, boundary_for(head.headers))
-        if not reply.body or self._is_doubtful(found.files, reply):
+        if not reply.body or self.sender.doubts(found.files):
             return None
         self._shelf.hits += 1
         answer = Answer(found.files, reply, head_of(reply, HttpVersion11, keep_alive=True))
@@ -96,9 +95,6 @@ class Direct:
         if number is None or (pack := self._shelf.held(layer, variant, number)) is None:
             return None
         return found_pack(layer, pack) if name is None else found_file(layer, pack, name)
-
-    def _is_doubtful(self, files: JoinedFiles, reply: Reply) -> bool:
-        return reply.body_bytes > BATCH_BYTES and self.sender.doubts(files)
 
 
 class Delivery:

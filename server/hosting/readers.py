@@ -141,10 +141,10 @@ class _Reader:
         try:
             channel = await self._channel()
         except OSError as error:
-            self._done(error)
+            self._done(job, error)
         except RuntimeError as error:
             # No room for the thread that waits for its end.
-            self._done(OSError(errno.EAGAIN, str(error)))
+            self._done(job, OSError(errno.EAGAIN, str(error)))
         else:
             self._hand_over(channel, job)
 
@@ -171,13 +171,13 @@ class _Reader:
     def _hand_over(self, channel: socket.socket, job: _Job) -> None:
         loop = asyncio.get_running_loop()
         if (socket_fd := job.wire.fileno()) < 0:
-            loop.call_soon(self._done, Outcome(0, error=ConnectionResetError()))
+            loop.call_soon(self._done, job, Outcome(0, error=ConnectionResetError()))
             return
         task = encode_turn(job.turn)
         try:
             sent = channel.sendmsg([task], [(_SOCKET, _RIGHTS, _DESCRIPTOR.pack(socket_fd))])
         except OSError:
-            loop.call_soon(self._lose)
+            loop.call_soon(self._lose, channel)
             return
         if sent < len(task):
             self._unsent = memoryview(task)[sent:]
@@ -190,7 +190,7 @@ class _Reader:
         except BlockingIOError:
             return
         except OSError:
-            self._lose()
+            self._lose(channel)
             return
         if not self._unsent:
             asyncio.get_running_loop().remove_writer(channel)
@@ -205,35 +205,37 @@ class _Reader:
             part = b""
         data = self._data + part
         if not part:
-            self._lose()
+            self._lose(channel)
         elif len(data) >= LENGTH.size + LENGTH.unpack_from(data)[0]:
             self._data = b""
-            self._done(decode_outcome(data[LENGTH.size :]))
+            self._done(self._job, decode_outcome(data[LENGTH.size :]))
         else:
             self._data = data
 
-    def _lose(self) -> None:
-        """The process is gone, or to go."""
-        channel, self._socket = self._socket, None
-        if channel is not None:
-            loop = asyncio.get_running_loop()
-            loop.remove_reader(channel)
-            loop.remove_writer(channel)
-            channel.close()
-        if self._job is not None:
-            self._done(ReaderEndedError())
+    def _lose(self, channel: socket.socket | None) -> None:
+        """The process behind a channel is gone, or to go; that may have been known before."""
+        if channel is None or channel is not self._socket:
+            return
+        self._socket = None
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(channel)
+        loop.remove_writer(channel)
+        channel.close()
+        self._done(self._job, ReaderEndedError())
 
-    def _done(self, found: Found) -> None:
-        job, self._job = self._job, None
+    def _done(self, job: _Job | None, found: Found) -> None:
+        """Tell what came of a job, once: of a process that ends two sides may hear in a moment."""
+        if job is None or job is not self._job:
+            return
+        self._job = None
         self._free(self)
-        if job is not None:
-            job.done(found)
+        job.done(found)
 
     async def end(self) -> None:
         """End the process, if there is one, and wait until it is gone."""
         if self._starting is not None:
             await self._starting
-        self._lose()
+        self._lose(self._socket)
         await self._reap()
 
     async def _reap(self) -> None:

@@ -32,7 +32,7 @@ from server.hosting.joined import TURN_BYTES, TURN_FILES, JoinedFiles, StaleFile
 from server.hosting.metrics import Metrics
 from server.hosting.ranges import ByteRange, Reply
 from server.hosting.readers import ReaderEndedError, Readers
-from server.hosting.reading import BATCH_BYTES, Outcome, Run, Turn
+from server.hosting.reading import Outcome, Run, Turn
 
 STALL_S: Final = 60.0
 # After these nobody knows what a client got, or it hears nothing any more.
@@ -172,8 +172,7 @@ class Sender:
         StaleFilesError, or OSError of a broken disk, if nothing was sent yet; what goes wrong
         later cuts the connection.
         """
-        is_long = reply.body_bytes > BATCH_BYTES
-        if request.method == "HEAD" or (is_long and self.doubts(files)):
+        if request.method == "HEAD" or self.doubts(files):
             await self._check(files, reply)
         if request.method == "HEAD" or not reply.body:
             return _bare(reply)
@@ -235,7 +234,7 @@ class Sender:
             loop.remove_writer(socket_fd)
 
     def doubts(self, files: JoinedFiles) -> bool:
-        """Whether files are to be looked at before the first byte of a long answer."""
+        """Whether files are to be looked at before the first byte of an answer."""
         return files.folder in self._doubted
 
     def cut(self, request: Asked, answer: Answer, error: Exception) -> None:

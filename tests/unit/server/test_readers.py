@@ -17,7 +17,7 @@ import pytest
 
 from server.hosting.joined import JoinedFiles, Rows
 from server.hosting.ranges import ByteRange
-from server.hosting.readers import ReaderEndedError, Readers
+from server.hosting.readers import Found, ReaderEndedError, Readers
 from server.hosting.reading import Outcome, Run, Turn
 from tests.support.host import reading_processes
 
@@ -40,6 +40,14 @@ def files(tmp_path: Path) -> JoinedFiles:
 @pytest.fixture
 async def readers() -> AsyncIterator[Readers]:
     found = Readers(2)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+async def only() -> AsyncIterator[Readers]:
+    """A single process."""
+    found = Readers(1)
     yield found
     await found.close()
 
@@ -85,6 +93,14 @@ def open_files() -> list[int]:
     """How many files we and our reading processes have open."""
     pids = [os.getpid(), *processes()]
     return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids]
+
+
+def end_at_once(pid: int) -> None:
+    """End a process while the event loop has no turn, so it has yet to hear of the end."""
+    os.kill(pid, signal.SIGKILL)
+    with suppress(OSError):
+        while ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii"):
+            pass
 
 
 async def test_many_turns_at_once_go_each_to_its_client(
@@ -158,6 +174,36 @@ async def test_a_process_that_ends_over_a_turn_is_missed_by_that_alone(
     with pytest.raises(ReaderEndedError):
         await asking
     assert await read(readers, files) == expected()
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["client there", "client gone"])
+async def test_a_process_found_gone_twice_is_missed_once(
+    only: Readers, files: JoinedFiles, *, is_open: bool
+) -> None:
+    """Its end is read in the very moment in which a turn finds it gone, or has no client."""
+    loop = asyncio.get_running_loop()
+    assert await read(only, files) == expected()
+    (pid,) = processes()
+    ours, theirs = client_pair()
+    if not is_open:
+        ours.close()
+    found: list[asyncio.Future[Found]] = [loop.create_future() for _ in range(2)]
+    with ours, theirs:
+        next_ours, next_theirs = client_pair()
+        with next_ours, next_theirs:
+            turn = Turn(files.folder, body_of(files), 0, is_first=True)
+
+            def ask_both() -> None:
+                only.ask(ours, turn, found[0].set_result)
+                only.ask(next_ours, turn, found[1].set_result)
+
+            end_at_once(pid)
+            loop.call_soon(ask_both)
+            first, second = await asyncio.gather(*found)
+            assert isinstance(first, ReaderEndedError)
+            assert second == Outcome(len(expected()))
+            assert next_theirs.recv(2**20) == expected()
+    assert await asyncio.gather(*(read(only, files) for _ in range(4))) == [expected()] * 4
 
 
 async def test_the_end_of_all_processes_ends_what_they_were_at(files: JoinedFiles) -> None:

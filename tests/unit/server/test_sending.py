@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from server.hosting.joined import JoinedFiles, one_name
+from server.hosting.joined import TURN_FILES, JoinedFiles, Rows, StaleFilesError, one_name
 from server.hosting.metrics import Metrics
 from server.hosting.ranges import ByteRange, Reply
 from server.hosting.readers import Readers, Wire
@@ -36,6 +36,9 @@ class _Transport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return False
+
+    def abort(self) -> None:
+        pass
 
     def get_write_buffer_size(self) -> int:
         return self.waiting.pop(0) if len(self.waiting) > 1 else self.waiting[0]
@@ -120,6 +123,30 @@ async def test_an_answer_that_is_not_whole_ends_with_its_turn(
     await cancelled_in_its_turn(task)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 30)
+
+
+async def test_an_answer_that_was_cut_for_a_file_is_no_second_time(
+    readers: Readers, metrics: Metrics, tmp_path: Path, wire: tuple[socket.socket, socket.socket]
+) -> None:
+    """Of files so small that an answer is short, and begun before all of them were looked at."""
+    count = TURN_FILES + 1
+    for row in range(count - 1):
+        (tmp_path / f"{row}.dat").write_bytes(b".")
+
+    def names(rows: Rows) -> list[str]:
+        return [f"{row}.dat" for row in np.arange(count)[rows].tolist()]
+
+    starts = np.arange(count + 1, dtype=np.int64)
+    folder = os.fspath(tmp_path)
+    files = JoinedFiles(folder=folder, names=names, starts=starts, mtimes=None, inodes=None)
+    transport, warnings = _Transport(wire[0]), list[str]()
+    with ThreadPoolExecutor(1) as executor:
+        sender = Sender(executor, readers, metrics, warnings.append, stall_s=60)
+        assert not (await sending(sender, transport, files, count)).keep_alive
+        assert len(wire[1].recv(2**20)) > 0
+        with pytest.raises(StaleFilesError):
+            await sending(sender, transport, files, count)
+    assert len(warnings) == 1
 
 
 async def test_an_answer_waits_for_what_was_written_before(
