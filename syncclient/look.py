@@ -333,16 +333,18 @@ class Look:
                 )
 
     def _bytes_by_root(self) -> Counter[Path]:
+        """Bytes by where they go; of several places on a disk people are told the first."""
         import numpy as np  # noqa: PLC0415 (who has nothing to fetch does not need it)
 
-        needed = Counter({self.session.folders.cache: self.rows.fetch_bytes})
-        needed[self.places.tree] += self.rows.text_bytes
+        needed = Counter[Path]()
         for variant, works in groupby(self.survey.works, key=attrgetter("variant")):
             sizes = np.concatenate([work.fetch.sizes for work in works])
             blocks = (sizes + np.uint64(_BLOCK_BYTES - 1)) // np.uint64(_BLOCK_BYTES)
             needed[self.places.root(variant)] += int(blocks.sum()) * _BLOCK_BYTES
         for asset, _ in self.assets.fetch:
             needed[self.places.asset(asset.path)[0]] += asset.size_bytes
+        needed[self.session.folders.cache] += self.rows.fetch_bytes
+        needed[self.places.tree] += self.rows.text_bytes
         return needed
 
     # ----------------------------------------------------------------- doing

@@ -425,6 +425,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(
     ):
         done = bucketsync("clone", host.url, disk / "tree")
         assert done.code == 7
+        assert f"{disk / 'tree'}: " in done.error
         assert "are to be written, but only" in done.error
         assert contents(disk / "tree") == {}
         assert host.asked("packs/") == host.asked("files/") == []
