@@ -15,6 +15,7 @@ import numpy as np
 
 from manifests.columns import distinct
 from manifests.digest import DIGEST_BYTES
+from manifests.errors import StoreError
 from manifests.paths import parse_entry_name, parse_entry_names
 from syncclient.batch import Batch
 from syncclient.plan import forget, merge_placed
@@ -35,6 +36,20 @@ class _Notes:
     placed: dict[tuple[str, int], list[tuple[Batch, Sequence[int]]]] = field(default_factory=dict)
     removed: dict[tuple[str, int], set[tuple[int, str]]] = field(default_factory=dict)
     assets: dict[str, AssetRecord | None] = field(default_factory=dict)
+
+    def then(self, later: _Notes) -> _Notes:
+        """These, and what happened after them."""
+        return _Notes(
+            placed={
+                key: [*self.placed.get(key, ()), *later.placed.get(key, ())]
+                for key in self.placed.keys() | later.placed.keys()
+            },
+            removed={
+                key: self.removed.get(key, set()) | later.removed.get(key, set())
+                for key in self.removed.keys() | later.removed.keys()
+            },
+            assets=self.assets | later.assets,
+        )
 
 
 class Journal:
@@ -69,16 +84,23 @@ class Journal:
         self._notes.assets[path] = None
 
     async def keep_flushing(self) -> None:
-        """Flush twice a second until cancelled."""
+        """Flush twice a second until cancelled; StoreError if the disk refuses."""
         while True:
             await asyncio.sleep(_FLUSH_S)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write everything noted so far, in one transaction; a cancel waits for its end."""
+        """Write everything noted so far, in one transaction; a cancel waits for its end.
+
+        What the disk refuses (StoreError) stays noted.
+        """
         async with self._writing:
             notes, self._notes = self._notes, _Notes()
-            await in_thread(lambda: self._write(notes))
+            try:
+                await in_thread(lambda: self._write(notes))
+            except StoreError:
+                self._notes = notes.then(self._notes)
+                raise
 
     def _write(self, notes: _Notes) -> None:
         with self._state.transaction():
@@ -116,7 +138,10 @@ def _columns(noted: Sequence[tuple[Batch, Sequence[int]]]) -> Record:
 
 
 def _record(batch: Batch, rows: Sequence[int]) -> Record:
-    ids, extensions = parse_entry_names([batch.names[row] for row in rows]) or ([], [])
+    named = parse_entry_names([batch.names[row] for row in rows])
+    if named is None:
+        raise ValueError(f"{batch.key}: not the names of entries")
+    ids, extensions = named
     table = {extension: code for code, extension in enumerate(dict.fromkeys(extensions))}
     digests = np.frombuffer(batch.digests, np.uint8).reshape(-1, DIGEST_BYTES)
     return Record(

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -153,6 +154,8 @@ class Output:
 def leave(code: int) -> NoReturn:
     """End the process, in which all is closed: to take an interpreter apart takes 0.05 s more."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+        # What could not be printed was told of when it was tried.
+        with suppress(OSError):
+            if stream is not None:
+                stream.flush()
     os._exit(code)

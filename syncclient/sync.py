@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from manifests.columns import Entries
+from manifests.errors import first_of_group
 from syncclient.assets import target_of
 from syncclient.batch import BATCH_BYTES, BATCH_FILES, RANGE_BYTES, Batch, Outcome
 from syncclient.cachedobject import object_path
@@ -106,12 +107,13 @@ class Sync:
                 take,
                 session.listen,
             )
-            flushing = asyncio.create_task(journal.keep_flushing())
             try:
-                await self._share(transfer, workers, take)
+                with first_of_group():
+                    async with asyncio.TaskGroup() as group:
+                        flushing = group.create_task(journal.keep_flushing())
+                        await self._share(transfer, workers, take)
+                        flushing.cancel()
             finally:
-                flushing.cancel()
-                await asyncio.gather(flushing, return_exceptions=True)
                 report.files_failed += transfer.failed
                 report.failures += transfer.failures
 

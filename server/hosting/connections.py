@@ -271,10 +271,14 @@ class Connection(web.RequestHandler):
         self._give_all()
 
     def _give_all(self) -> None:
+        # Some of a head may be here for a while.
+        since_s = self.head_since_s if self.head_bytes else self._loop.time()
         self._is_given, self.head_bytes = True, 0
         data, self._ahead = self._ahead, b""
         self.wire.resume_reading()
         self._give(data)
+        if self.head_bytes:
+            self.head_since_s = since_s
 
     def _keep(self) -> None:
         """Look after what has come and not had its turn."""

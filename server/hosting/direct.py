@@ -161,10 +161,15 @@ class Delivery:
         """End after the task, which may have been cancelled before it began."""
         if task.cancelled():
             self._end(End.GONE)
-        elif task.exception() is not None:
+            return
+        error = task.exception()
+        if error is None:
+            self._end(End.WHOLE if task.result() else End.CUT)
+        elif self._answer.is_unsent:
             self._end(End.UNSENT)
         else:
-            self._end(End.WHOLE if task.result() else End.CUT)
+            self._direct.sender.cut(self, self._answer, error)
+            self._end(End.CUT)
 
     def _end(self, end: End) -> None:
         metrics = self._direct.metrics

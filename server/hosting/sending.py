@@ -237,7 +237,7 @@ class Sender:
         """Whether files are to be looked at before the first byte of an answer."""
         return files.folder in self._doubted
 
-    def cut(self, request: Asked, answer: Answer, error: Exception) -> None:
+    def cut(self, request: Asked, answer: Answer, error: BaseException) -> None:
         """End an answer of which something may have been sent, and remember why."""
         if isinstance(error, StaleFilesError):
             self._doubt(answer.files.folder)
@@ -260,7 +260,7 @@ class Sender:
         if stale:
             raise StaleFilesError(files.folder, stale)
 
-    def _cut(self, request: Asked, error: Exception) -> None:
+    def _cut(self, request: Asked, error: BaseException) -> None:
         """End an answer that cannot be completed, so that the client sees that it is not whole."""
         if not isinstance(error, ConnectionError):
             cause = "the client took nothing" if isinstance(error, TimeoutError) else str(error)

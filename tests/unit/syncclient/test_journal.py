@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from manifests.errors import StoreError
 from syncclient.journal import Journal
 from syncclient.state import AssetRecord, State
 from tests.support.batches import MTIME_NS, bucket_batch, large_batch
@@ -112,3 +113,33 @@ async def test_notes_are_written_while_the_run_goes_on(
     flushing.cancel()
     await asyncio.gather(flushing, return_exceptions=True)
     assert {bucket for bucket in range(10) if names(state, bucket)} == {0, 1, 2}
+
+
+class FullState(State):
+    """Lies on a disk that is full until it is told otherwise."""
+
+    is_full = True
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Refuse."""
+        if self.is_full:
+            raise StoreError("no space left on the disk")
+        with super().transaction():
+            yield
+
+
+async def test_what_a_full_disk_refuses_stays_noted(tmp_path: Path) -> None:
+    state = FullState(tmp_path / "state.db", print)
+    batch, journal = bucket_batch(EDITION, 1, tmp_path), Journal(state)
+    journal.placed(batch, [0, 1])
+    journal.removed("original", 2, ["2.png"])
+    with pytest.raises(StoreError):
+        await asyncio.wait_for(journal.keep_flushing(), 10)
+    journal.placed(batch, [1, 2])
+    journal.placed(bucket_batch(EDITION, 3, tmp_path), [0])
+    state.is_full = False
+    await journal.flush()
+    assert names(state, 1) == {"1.png", "11.png", "21.png"}
+    assert names(state, 3) == {"3.png"}
+    state.close()
