@@ -1,7 +1,7 @@
 """Measure bucketsync beside its peers: ``python -m tests.bench``, or ``make bench``.
 
-The quick default takes four minutes on two cores, and shows mostly what a start costs (0.4 s of ours,
-next to nothing of rsync): a look at whether all is well.  ``--full`` takes hours, and is what
+The quick default takes four minutes on two cores, and shows mostly what a start costs, 0.4 s of
+ours: a look at whether all is well.  ``--full`` takes hours, and is what
 docs/explanation/performance.md shows.  A requirement that is missed is marked in the table; with
 ``--strict`` it also makes the exit status 1.
 """

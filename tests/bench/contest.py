@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from syncclient.disk import sync_file_system
 from tests.bench.disks import Disks
 from tests.bench.measure import Measured, MeasureError, Meter
 
@@ -225,7 +226,7 @@ class Contest:
                 place = disk / str(self.contestants.index(one))
                 if not place.exists():
                     place.mkdir()
-                    one.prepare(place)
+                    _prepare(one, place)
                 yield place
 
             yield kept
@@ -233,8 +234,14 @@ class Contest:
     @contextmanager
     def _new_place(self, one: Contestant) -> Iterator[Path]:
         with self.disks.fresh() as place:
-            one.prepare(place)
+            _prepare(one, place)
             yield place
+
+
+def _prepare(one: Contestant, place: Path) -> None:
+    """Prepare, and write it to the disk: who syncs in a run must not pay for that."""
+    one.prepare(place)
+    sync_file_system(place)
 
 
 @dataclass(frozen=True, kw_only=True)
