@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.needs import find_program, path_of
+
 _MEMORY = Path("/dev/shm")  # noqa: S108 (folders below are made by mkdtemp)
 _SPARE_BYTES = 2**30
 # A file takes an inode, a name, and half a block of waste; twice that costs nothing in a sparse
@@ -38,7 +40,7 @@ MOUNT_OPTIONS = "loop,noatime"
 
 def may_mount() -> bool:
     """Whether runs get a file system of their own here."""
-    return os.geteuid() == 0 and _MEMORY.is_dir()
+    return os.geteuid() == 0 and _MEMORY.is_dir() and find_program("mkfs.ext4") is not None
 
 
 @contextmanager
@@ -83,11 +85,11 @@ class Disks:
         place.mkdir()
         try:
             self._make(image)
-            subprocess.run(["mount", "-o", MOUNT_OPTIONS, image, place], check=True)
+            subprocess.run([path_of("mount"), "-o", MOUNT_OPTIONS, image, place], check=True)
             try:
                 yield place
             finally:
-                subprocess.run(["umount", place], check=True)
+                subprocess.run([path_of("umount"), place], check=True)
         finally:
             shutil.rmtree(folder)
 
@@ -97,5 +99,5 @@ class Disks:
         inodes = 2 * self.files + 20_000
         # All tables now: else a kernel thread writes them while something is measured.
         tables = "lazy_itable_init=0,lazy_journal_init=0"
-        command = ["mkfs.ext4", "-q", "-F", "-m", "0", "-N", str(inodes), "-E", tables]
+        command = [path_of("mkfs.ext4"), "-q", "-F", "-m", "0", "-N", str(inodes), "-E", tables]
         subprocess.run([*command, image], check=True)

@@ -21,7 +21,7 @@ from tests.bench.contest import Contest, Result
 from tests.bench.disks import MOUNT_OPTIONS, may_mount
 from tests.bench.peers import PROGRAMS
 from tests.bench.plot import draw
-from tests.support.needs import find_program
+from tests.support.needs import find_program, path_of
 
 Document = dict[str, Any]
 _MARKS = {True: "met", False: "MISSED", None: ""}
@@ -46,7 +46,7 @@ def machine() -> Document:
 
 def _version(name: str) -> str:
     flag = "-v" if name == "nginx" else "--version"
-    return _said([find_program(name) or name, flag]).partition("\n")[0].strip()
+    return _said([path_of(name), flag]).partition("\n")[0].strip()
 
 
 def _said(words: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from tests.support.client import bucketsync, contents
 from tests.support.faultreport import Record
 from tests.support.marks import long_but
 from tests.support.mounts import Disk, ext4, fill, small_disk, tmpfs
+from tests.support.needs import path_of
 from tests.support.publisher import Publisher as Maker
 from tests.support.rawhost import Answer, RawHost, Request, raw_host
 from tests.support.releases import Publisher
@@ -263,7 +264,7 @@ def test_a_folder_that_the_disk_cannot_list_is_never_read_as_empty(
         assert contents(tree).keys() >= before
     record("unreadable folder on a bad disk", survived=1)
     image.unmount()
-    subprocess.run(["e2fsck", "-fy", str(image.image)], capture_output=True, check=False)
+    subprocess.run([path_of("e2fsck"), "-fy", str(image.image)], capture_output=True, check=False)
     image.mount()
     done = bucketsync("upgrade", str(tree), "--delete")
     assert done.code == 0, done.text

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.disks import Disks, may_mount
 from tests.support import needs
+from tests.support.mounts import ext4
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
@@ -74,6 +76,19 @@ def test_a_missing_program_is_named_with_its_package(
 def test_a_program_that_nobody_would_install_is_refused() -> None:
     with pytest.raises(KeyError):
         needs.needs("teapot")
+
+
+def test_disks_are_made_where_path_lacks_the_folders_of_system_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with ext4(tmp_path / "disk", size_bytes=2**24) as disk:
+        assert disk.folder.is_mount()
+        disk.start_again()
+        assert disk.folder.is_mount()
+    if may_mount():
+        with Disks(size_bytes=2**20, files=1).fresh() as place:
+            assert place.is_mount()
 
 
 def test_a_missing_library_is_named_with_its_extra() -> None:

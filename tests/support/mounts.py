@@ -19,13 +19,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.needs import path_of
+
 # linux/ext4.h: EXT4_IOC_SHUTDOWN is _IOR('X', 125, __u32); 2 is EXT4_GOING_FLAGS_NOLOGFLUSH.
 _SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, struct.pack("I", 2)
 _STEPS = (2**26, 2**20, 2**12, 1)
 
 
 def _run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+    name, *rest = map(str, words)
+    command = [path_of(name), *rest]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _detach(folder: Path) -> None:
+    subprocess.run([path_of("umount"), "--lazy", str(folder)], check=True)
 
 
 @contextmanager
@@ -41,7 +49,7 @@ def tmpfs(folder: Path, *, size_bytes: int, options: str = "") -> Iterator[Path]
     try:
         yield folder
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        _detach(folder)
 
 
 @dataclass(kw_only=True)
@@ -120,7 +128,7 @@ def ext4(
         yield disk
     finally:
         with suppress(FileNotFoundError):
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+            _detach(folder)
 
 
 @contextmanager
@@ -156,11 +164,9 @@ def in_boot(disk: Disk, *words: str) -> list[str]:
 @contextmanager
 def bound(source: Path, place: Path) -> Iterator[None]:
     """Show a file at the place of another until the end of the context; skips as above."""
-    command = ["mount", "--bind", str(source), str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    if _run("mount", "--bind", source, place).returncode != 0:
         pytest.skip(f"files can only be mounted by root (user {os.geteuid()})")
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+        _detach(place)

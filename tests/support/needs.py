@@ -33,6 +33,11 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(places))
 
 
+def path_of(name: str) -> str:
+    """Where a program is; its name if it is nowhere, which whoever starts it is told."""
+    return find_program(name) or name
+
+
 def program(name: str) -> str:
     """The path of a program that the test declared with :func:`needs`."""
     path = find_program(name)

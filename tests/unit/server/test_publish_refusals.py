@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from manifests.paths import Layout
 from server.signing import Settings
+from tests.support.mounts import tmpfs
 from tests.support.publisher import LAYOUT, Publisher
 
 DATE = ("--date", "2021-06-01")
@@ -225,15 +225,8 @@ def test_a_file_that_keeps_changing_stops_the_publish(publisher: Publisher, larg
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system: run the tests as root")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=1000", "none", folder], check=True
-    )
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with tmpfs(tmp_path / "disk", size_bytes=4 * 2**20, options="nr_inodes=1000") as folder:
+        yield folder
 
 
 def test_the_room_is_looked_at_before_anything_is_copied(small_disk: Path, tmp_path: Path) -> None:
