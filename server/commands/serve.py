@@ -22,7 +22,8 @@ from manifests.errors import ExitCode, SyncError
 from manifests.units import format_count, format_duration, format_size
 from server.hosting.addresses import Addresses
 from server.hosting.app import DIRECT, METRICS, ServeConfig, make_app
-from server.hosting.connections import Connection, ConnectionLimits, Gate
+from server.hosting.connections import Connection
+from server.hosting.gate import ConnectionLimits, Gate
 from server.hosting.metrics import Metrics
 from server.tracking.swarms import TrackerLimits
 from syncclient.output import Output
@@ -194,12 +195,12 @@ async def _listen(
     server = runner.server
     if server is None:
         raise SyncError("the application has not been set up")
-    settings = gate.settings() | _connection_settings(out)
+    settings = _connection_settings(out)
     # aiohttp alone writes a line for each request.
     direct = None if out.verbosity > 0 else runner.app[DIRECT]
 
     def door() -> asyncio.Protocol:
-        return gate.door(lambda: Connection(server, gate, direct, **settings))
+        return gate.door(lambda guest: Connection(server, guest, direct, **settings))
 
     try:
         listener = await loop.create_server(door, args.host, args.port, backlog=ACCEPTED_AT_ONCE)

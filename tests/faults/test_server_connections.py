@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.hosting.connections import ConnectionLimits
+from server.hosting.gate import ConnectionLimits
 from tests.support.abuse import (
     all_of,
     connect,

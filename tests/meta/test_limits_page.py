@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from server.hosting.connections import ConnectionLimits
+from server.hosting.gate import ConnectionLimits
 from server.searching.question import SearchLimits
 from server.tracking.swarms import TrackerLimits
 from tests.support.documents import ROOT, table_rows
