@@ -284,6 +284,56 @@ def test_a_request_half_of_which_aiohttp_has_is_not_begun_anew(world: World, hos
         assert statuses(all_of(connection)) in ([400], [200, 200])
 
 
+# --------------------------------------------------------------------------- slow heads
+
+
+# What comes next of a head that was plain so far, and is none any more; nor is it whole.
+ODD = {
+    "a tab": b"\t",
+    "an odd name": b"\r\nX_Odd: a\r\nAccept: ",
+    "too long": b"a" * 7000 + b"\r\nAccept: " + b"a" * 1000,
+}
+
+
+def test_the_clock_of_a_head_goes_on_when_aiohttp_takes_it_over(
+    world: World, record: Record
+) -> None:
+    """Who began before somebody else is told to go before him, whatever else he sent since."""
+    file = get(world.url("y1", "original", 20), b"Range: bytes=0-9")
+    begun = b"GET / HTTP/1.1\r\nHost: x\r\nAccept: "
+    # All connections are looked at every 50 ms.
+    prelude = NOTING + shorter(head_s=3.0, window_s=0.3)
+    with running_host(world.repo, prelude=prelude, keep_lines=True) as host, ExitStack() as stack:
+        warm(host, world)
+        slow = {}
+        for before, status in ((b"", b""), (file, b" 206 "), (get("/nothing"), b" 404 ")):
+            for odd in ODD.values():
+                connection = stack.enter_context(connect(host.port))
+                connection.sendall(before + begun)
+                assert status in (connection.recv(2**16) if before else b"")
+                slow[connection] = odd
+        for _ in range(15):
+            for connection in slow:
+                connection.sendall(b"a")
+            assert select.select(slow, [], [], 0.1)[0] == []
+        younger = stack.enter_context(connect(host.port))
+        younger.sendall(begun)
+        # An answer says that the host has read what was sent before.
+        warm(host, world)
+        for connection, odd in slow.items():
+            connection.sendall(odd)
+        for connection in slow:
+            while not select.select([connection], [], [], 0.05)[0]:
+                connection.sendall(b"a")
+            assert statuses(all_of(connection)) == [408]
+        younger.sendall(b"*/*\r\n\r\n")
+        assert b" 200 " in younger.recv(2**16)
+        assert host.refusals("head_time") == len(slow)
+        assert host.stop() == 0
+    assert host.lines.count("given") == len(slow)
+    record("server: slow heads that aiohttp takes over", tried=len(slow), survived=len(slow))
+
+
 # --------------------------------------------------------------------------- clients that go
 
 
