@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Final, Self
 
 import numpy as np
-import zstandard
 
+from manifests import zstd
 from manifests.columns import U32
 
 # Keys of one run: some 40 MB of posts, which are held while they are sorted.
@@ -30,9 +30,9 @@ _LEVEL: Final = 1
 
 @dataclass(slots=True)
 class _Run:
-    """Rows of one run: those on the disk as (offset, bytes, rows), older than those held."""
+    """Rows of one run: those on the disk, as _read takes them, are older than those held."""
 
-    chunks: list[tuple[int, int, int]] = field(default_factory=list)
+    chunks: list[tuple[int, int, int, int]] = field(default_factory=list)
     keys: list[U32] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
 
@@ -74,12 +74,12 @@ class RowSorter:
             self._write_held()
 
     def _write_held(self) -> None:
-        compressor = zstandard.ZstdCompressor(level=_LEVEL)
         for run in self._runs.values():
             if run.lines:
                 keys = np.concatenate(run.keys)
-                data = compressor.compress(keys.tobytes() + b"\n".join(run.lines))
-                run.chunks.append((self._spill.tell(), len(data), len(keys)))
+                raw = keys.tobytes() + b"\n".join(run.lines)
+                data = zstd.compress(raw, _LEVEL)
+                run.chunks.append((self._spill.tell(), len(data), len(raw), len(keys)))
                 self._spill.write(data)
                 run.keys, run.lines = [], []
         self._held_bytes = 0
@@ -97,8 +97,10 @@ class RowSorter:
             yield from sorted(found.items())
 
 
-def _read(spill: IO[bytes], offset: int, size: int, rows: int) -> Iterator[tuple[int, bytes]]:
-    data = os.pread(spill.fileno(), size, offset)
-    raw = zstandard.ZstdDecompressor().decompress(data)
+def _read(
+    spill: IO[bytes], offset: int, size_bytes: int, raw_bytes: int, rows: int
+) -> Iterator[tuple[int, bytes]]:
+    data = os.pread(spill.fileno(), size_bytes, offset)
+    raw = zstd.inflate(data, "rows put aside", raw_bytes)
     keys = np.frombuffer(raw, np.uint32, rows)
     return zip(keys.tolist(), raw[keys.nbytes :].split(b"\n"), strict=True)
