@@ -60,11 +60,11 @@ class Direct:
         readers: Readers,
         metrics: Metrics,
     ) -> None:
+        self.shelf = shelf
         self.sender = sender
         self.readers = readers
         self.metrics = metrics
         self._watch = watch
-        self._shelf = shelf
 
     def deliver(
         self, head: Head, transport: asyncio.Transport, done: Callable[[End], None]
@@ -80,7 +80,6 @@ class Direct:
         reply = plan_reply("GET", head.headers, shown, boundary_for(head.headers))
         if not reply.body or self.sender.doubts(found.files):
             return None
-        self._shelf.hits += 1
         answer = Answer(found.files, reply, head_of(reply, HttpVersion11, keep_alive=True))
         return Delivery(self, head, transport, answer, done)
 
@@ -92,7 +91,7 @@ class Direct:
         if layer is None or (route == "files") != (name is not None):
             return None
         number = layer.layout.parse_bucket(bucket)
-        if number is None or (pack := self._shelf.held(layer, variant, number)) is None:
+        if number is None or (pack := self.shelf.held(layer, variant, number)) is None:
             return None
         return found_pack(layer, pack) if name is None else found_file(layer, pack, name)
 
@@ -179,4 +178,5 @@ class Delivery:
         if end is not End.UNSENT:
             status = WENT_AWAY if end is End.GONE else self._answer.reply.status.value
             metrics.count(self._route, status, time.perf_counter() - self._started_at)
+            self._direct.shelf.hits += 1
         self._done(end)

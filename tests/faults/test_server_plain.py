@@ -427,6 +427,8 @@ def test_a_file_that_changed_is_named(tmp_path: Path) -> None:
         metrics = host.metrics()
         assert metrics['http_requests_total{route="packs",status="410"}'] == 1
         assert metrics["refused_files_total"] == 1
+        # Once for each, though aiohttp was asked for the first one again.
+        assert (metrics["pack_index_misses_total"], metrics["pack_index_hits_total"]) == (1, 2)
         assert metrics["http_in_flight"] == 1
 
 
