@@ -15,9 +15,9 @@ from pathlib import Path
 from manifests.errors import StoreError
 from manifests.model import Asset, Descriptor
 from manifests.paths import SafePath
-from syncclient.files import FileStat, hash_open, open_below, open_regular, stat_of
+from syncclient.files import UNSURE, FileStat, hash_open, open_below, open_regular, stat_of
 from syncclient.places import Places
-from syncclient.state import UNSURE, AssetRecord, State, sure_mtime
+from syncclient.state import AssetRecord, State, sure_mtime
 
 
 @dataclass(slots=True, kw_only=True)

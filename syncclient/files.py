@@ -148,16 +148,18 @@ class FolderColumns(NamedTuple):
     others: tuple[tuple[str, str], ...] = ()
 
 
-# Fingerprint and time of a folder that does not exist.
+# Fingerprint and time of a folder that does not exist, and the time of one that is not known.
 ABSENT = b"-"
 ABSENT_NS = -2
+UNSURE = -1
 
 
 class FolderLook(NamedTuple):
-    """A look at a folder; ``columns`` is None where the fingerprint is the one expected.
+    """A look at a folder.
 
-    The fingerprint stands for the names of everything in the folder, and the mode, size and mtime
-    of each.  ``mtime_ns`` of the folder was read before the names.
+    The fingerprint stands for the names of everything in the folder, and the kind, size and mtime
+    of each.  ``mtime_ns`` of the folder was read before the names.  ``columns`` are all files; of
+    a folder that is :class:`AsLeft` those that were asked for, None if none were.
     """
 
     fingerprint: bytes
@@ -165,24 +167,49 @@ class FolderLook(NamedTuple):
     columns: FolderColumns | None
 
     @classmethod
-    def of_nothing(cls, expected: bytes = b"") -> FolderLook:
+    def of_nothing(cls, left: AsLeft) -> FolderLook:
         """A look at a folder that does not exist."""
-        return cls(ABSENT, ABSENT_NS, None if expected == ABSENT else FolderColumns())
+        return cls(ABSENT, ABSENT_NS, None if left.fingerprint == ABSENT else FolderColumns())
 
 
-def look_at_folder(fd: int, expected: bytes = b"") -> FolderLook:
+class AsLeft(NamedTuple):
+    """What a folder looked like when it was left, and whose files are asked for if it still does.
+
+    It still does if it has the ``fingerprint``; or, without a look inside, if its mtime is
+    ``mtime_ns`` (UNSURE: look inside).
+    """
+
+    fingerprint: bytes = b""
+    names: tuple[str, ...] = ()
+    mtime_ns: int = UNSURE
+
+
+UNKNOWN = AsLeft()
+
+
+def look_at_folder(fd: int, left: AsLeft = UNKNOWN) -> FolderLook:
     """Look at the open folder ``fd``; nothing in it is opened, no link is followed."""
     mtime_ns = os.fstat(fd).st_mtime_ns
+    if UNSURE != left.mtime_ns == mtime_ns:
+        return FolderLook(left.fingerprint, mtime_ns, _some(fd, left.names))
     names = sorted(os.listdir(fd))
     try:
         stats = [os.stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
     except FileNotFoundError:
         # Something is gone since the names were read: it is not here.
         names, stats = _still_here(fd, names)
-    fingerprint = _fingerprint(names, stats)
-    if fingerprint == expected:
-        return FolderLook(fingerprint, mtime_ns, None)
-    return FolderLook(fingerprint, mtime_ns, _columns(names, stats))
+    kinds = array("L", [stat.S_IFMT(info.st_mode) for info in stats])
+    sizes = array("Q", [info.st_size for info in stats])
+    mtimes = array("q", [info.st_mtime_ns for info in stats])
+    found = fingerprint(names, kinds.tobytes(), sizes.tobytes(), mtimes.tobytes())
+    if found == left.fingerprint:
+        return FolderLook(found, mtime_ns, _some(fd, left.names))
+    return FolderLook(found, mtime_ns, _columns(names, stats))
+
+
+def _some(fd: int, names: tuple[str, ...]) -> FolderColumns | None:
+    """The columns of those that are there of some names; None if none were asked for."""
+    return _columns(*_still_here(fd, sorted(names))) if names else None
 
 
 def _still_here(fd: int, names: Iterable[str]) -> tuple[list[str], list[os.stat_result]]:
@@ -198,13 +225,16 @@ def _still_here(fd: int, names: Iterable[str]) -> tuple[list[str], list[os.stat_
     return here, stats
 
 
-def _fingerprint(names: list[str], stats: list[os.stat_result]) -> bytes:
-    """BLAKE3 over all that tells whether something may have changed; no name holds a NUL."""
+def fingerprint(names: Iterable[str], kinds: bytes, sizes: bytes, mtimes: bytes) -> bytes:
+    """BLAKE3 over all that tells whether something in a folder may have changed.
+
+    ``names`` ascend, and none holds a NUL; of each the type bits of its mode, its size in bytes
+    and its mtime in ns, as native 64-bit numbers.
+    """
     hasher = blake3.blake3(os.fsencode("\0".join(names)))
     hasher.update(b"\0\0")
-    hasher.update(array("L", [info.st_mode for info in stats]).tobytes())
-    hasher.update(array("Q", [info.st_size for info in stats]).tobytes())
-    hasher.update(array("q", [info.st_mtime_ns for info in stats]).tobytes())
+    for column in (kinds, sizes, mtimes):
+        hasher.update(column)
     return hasher.digest()
 
 
@@ -282,17 +312,17 @@ _LINK_HINT = (
 )
 
 
-def look_below(root: str, parts: tuple[str, ...], expected: bytes = b"") -> FolderLook:
+def look_below(root: str, parts: tuple[str, ...], left: AsLeft = UNKNOWN) -> FolderLook:
     """A look at one folder below ``root``; an empty one if it does not exist."""
     root_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fd = open_below(root_fd, parts)
     except FileNotFoundError:
-        return FolderLook.of_nothing(expected)
+        return FolderLook.of_nothing(left)
     finally:
         os.close(root_fd)
     try:
-        return look_at_folder(fd, expected)
+        return look_at_folder(fd, left)
     finally:
         os.close(fd)
 

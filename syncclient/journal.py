@@ -6,21 +6,23 @@ A file that is in the tree but not recorded yet costs a reading of it after a cr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
 
-from manifests.columns import distinct
+from manifests.columns import among, distinct
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import StoreError
 from manifests.paths import parse_entry_name, parse_entry_names
 from syncclient.batch import Batch
 from syncclient.plan import forget, merge_placed
 from syncclient.pool import in_thread
-from syncclient.records import EMPTY_RECORD, Record, joined
+from syncclient.records import EMPTY_RECORD, Record, fingerprint_of, joined
+from syncclient.settling import Work
 from syncclient.state import AssetRecord, State
 
 _FLUSH_S = 0.5
@@ -52,11 +54,43 @@ class _Notes:
         )
 
 
-class Journal:
-    """Collects placed and removed files of one run; writes them to the state in a thread."""
+class _Due:
+    """The ids still to be placed in a bucket, and what it is once nothing is left to do."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, work: Work) -> None:
+        self._ids, self._after = work.fetch.ids, work.after
+
+    def settled(self, record: Record, placed: Record) -> Record:
+        """The record of a bucket in which files were placed; told twice of a file is no harm.
+
+        It says that the bucket is as it is wanted, if it is.
+        """
+        self._ids = self._ids[~among(self._ids, np.sort(placed.ids))]
+        after = self._after
+        # Files that are still to be removed are recorded too.
+        if after is None or len(self._ids) or len(record) != after.files:
+            return record
+        # The user's files are not recorded, so with them nobody knows what the folder looks like.
+        looks = b"" if after.extra else fingerprint_of(record, time.time_ns())
+        return replace(
+            record,
+            settled=after.settled,
+            files=after.files,
+            extra=after.extra,
+            fingerprint=looks,
+        )
+
+
+class Journal:
+    """Collects placed and removed files of one run; writes them to the state in a thread.
+
+    A bucket of which all of its work is done is recorded as settled, so that the next run need
+    not compare it.
+    """
+
+    def __init__(self, state: State, works: Iterable[Work] = ()) -> None:
         self._state = state
+        self._due = {(work.variant, work.bucket): _Due(work) for work in works}
         self._notes = _Notes()
         self._writing = asyncio.Lock()
 
@@ -118,11 +152,14 @@ class Journal:
             if (variant, bucket) in notes.removed:
                 records[place] = forget(records[place], notes.removed[variant, bucket])
         placed = [_columns(notes.placed.get((variant, bucket), ())) for bucket in buckets]
-        for bucket, record in zip(buckets, merge_placed(records, placed), strict=True):
+        for place, merged in enumerate(merge_placed(records, placed)):
+            key, record = (variant, buckets[place]), merged
+            if (due := self._due.get(key)) is not None:
+                record = due.settled(merged, placed[place])
             if len(record):
-                self._state.store(variant, bucket, record)
+                self._state.store(*key, record)
             else:
-                self._state.forget(variant, bucket)
+                self._state.forget(*key)
 
 
 def _columns(noted: Sequence[tuple[Batch, Sequence[int]]]) -> Record:

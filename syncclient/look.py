@@ -238,6 +238,7 @@ class Look:
             state=session.state,
             listen=session.listen,
             token=self._token,
+            earlier=self._earlier,
             quick=wish.quick,
             refetch=wish.refetch,
             jobs=session.transport.jobs,
@@ -256,6 +257,15 @@ class Look:
         tell_foreign(self.survey, session.listen)
         self._begin_report()
         return self.survey
+
+    def _earlier(self) -> dict[str, int]:
+        """The same wish for releases to which this one only added layers; see Surveyor."""
+        now, notices = self.wish.descriptor, self._notices.encode()
+        return {
+            wish_token(one, self.wish.selection, notices): len(one.layers)
+            for one in self.session.stored_descriptors()
+            if one.layout == now.layout and one.layers == now.layers[: len(one.layers)]
+        }
 
     def wanted_rows(self) -> list[RowFile]:
         """The files of metadata that come with the selection.  Blocking."""

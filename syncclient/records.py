@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from stat import S_IFREG
 from typing import Any
 
 import msgpack
@@ -14,7 +15,8 @@ from manifests.columns import I64, U8, U16, U32, U64, Bools, joined_codes
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import ManifestError
 from manifests.zstd import compress, inflate
-from syncclient.state import RACY_NS, UNSURE
+from syncclient.files import UNSURE, fingerprint
+from syncclient.state import RACY_NS
 
 _MAX_BLOB_BYTES = 2**31
 
@@ -80,6 +82,22 @@ def joined(parts: Sequence[Record]) -> Record:
         mtimes=np.concatenate([part.mtimes for part in parts]),
         digests=np.concatenate([part.digests for part in parts]),
     )
+
+
+def fingerprint_of(record: Record, now_ns: int) -> bytes:
+    """The fingerprint of a folder (see FolderLook) that has the recorded files and nothing else.
+
+    b"" if a file is so young that it may change and look the same.
+    """
+    if (unsure_if_racy(record.mtimes, now_ns) == UNSURE).any():
+        return b""
+    endings = [f".{extension}" for extension in record.extensions]
+    pairs = zip(record.ids.tolist(), record.exts.tolist(), strict=True)
+    names = [f"{post_id}{endings[ext]}" for post_id, ext in pairs]
+    order = np.array(sorted(range(len(names)), key=names.__getitem__), np.intp)
+    kinds = np.full(len(names), S_IFREG, np.uint64)
+    columns = (kinds, record.sizes[order], record.mtimes[order])
+    return fingerprint(sorted(names), *(column.tobytes() for column in columns))
 
 
 def unsure_if_racy(mtimes: I64, looked_ns: int) -> I64:

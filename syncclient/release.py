@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from manifests import manifest
-from manifests.columns import U32, Entries, among, concat, empty, ragged_index
+from manifests.columns import U32, Entries, among, concat, distinct, empty, ragged_index
 from manifests.digest import Digest
 from manifests.errors import ManifestError, StoreError, first_of_group
 from manifests.layers import LayerPart, Rows, compose
@@ -98,9 +99,11 @@ class CachedManifest:
             self._removed_buckets = self.removed().ids % np.uint32(self.header.buckets)
         return self.removed().ids[_places_of(self._removed_buckets, buckets)]
 
-    def rows_in(self, buckets: Sequence[int], wish: Selection) -> Rows:
-        """The frames of some buckets, ascending, that can hold what is selected."""
+    def rows_in(self, buckets: Sequence[int], wish: Selection, only: U32 | None = None) -> Rows:
+        """The frames of some buckets, ascending, that can hold what is selected (of ``only``)."""
         rows = _places_of(self.header.row_bucket, buckets)
+        if only is not None:
+            return np.intersect1d(rows, self.header.rows_of_ids(only), assume_unique=True)
         if wish.ids is None:
             return rows
         if self._needed is None:
@@ -215,11 +218,13 @@ class BucketView:
 
     ``absent`` marks wanted entries that the publisher says are unavailable.  ``history`` has every
     entry of every layer at these ids, also superseded ones; a file with such a digest is ours.
+    ``before`` are the ids that were wanted of the first layers alone, if that was asked.
     """
 
     wanted: Entries
     absent: npt.NDArray[np.bool_]
     history: Entries
+    before: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
 
 
 class ReleaseView:
@@ -284,22 +289,62 @@ class ReleaseView:
         """Compose one bucket, cut to the selection."""
         return self.several(variant, [bucket])
 
-    def several(self, variant: str, buckets: Sequence[int]) -> BucketView:
-        """The same for several buckets, ascending.
+    def several(
+        self, variant: str, buckets: Sequence[int], only: U32 | None = None, layers: int = 0
+    ) -> BucketView:
+        """The same for several buckets, ascending; ``only`` at some ids, ascending.
 
         Nothing is wanted outside the selection, or of a variant that the release does not have.
+        ``layers`` are those of ``before``.
         """
         buckets = [bucket for bucket in buckets if bucket in self._selected]
         parts: list[LayerPart] = []
         everything: list[Entries] = []
+        older = 0
         for number, cached in self._held.get(variant, ()):
-            entries = cached.entries(cached.rows_in(buckets, self.wish), number)
+            entries = cached.entries(cached.rows_in(buckets, self.wish, only), number)
+            if only is not None:
+                entries = entries.take(among(entries.ids, only))
             everything.append(entries)
             parts.append(LayerPart(entries=entries, removed_ids=cached.removed_in(buckets)))
-        wanted = self._cut(compose(parts, self.descriptor.layout.buckets)) if parts else empty()
+            older += number < layers
+        wanted = self._composed(parts)
         return BucketView(
-            wanted=wanted, absent=self._absent(variant, wanted), history=concat(everything)
+            wanted=wanted,
+            absent=self._absent(variant, wanted),
+            history=concat(everything),
+            before=self._composed(parts[:older]).ids,
         )
+
+    def _composed(self, parts: Sequence[LayerPart]) -> Entries:
+        return self._cut(compose(parts, self.descriptor.layout.buckets)) if parts else empty()
+
+    def extensions(self, variant: str) -> tuple[str, ...]:
+        """Every extension that a file of a variant has, or had in any layer."""
+        held = (cached.header.extensions for _, cached in self._held.get(variant, ()))
+        return tuple(dict.fromkeys(chain.from_iterable(held)))
+
+    def spoken_of(
+        self, variant: str, buckets: Sequence[int], layers: int
+    ) -> Iterator[tuple[int, U32]]:
+        """The ids, ascending, of which layers after the first ``layers`` speak.
+
+        For each of some buckets, ascending, of which any does.
+        """
+        parts = [np.empty(0, np.uint32)]
+        for number, cached in self._held.get(variant, ()):
+            if number >= layers:
+                parts.append(cached.entries(cached.rows_in(buckets, self.wish), number).ids)
+                parts.append(cached.removed_in(buckets))
+        ids = distinct(np.concatenate(parts))
+        wants = self.wish.wants_ids(ids)
+        ids = ids if wants is None else ids[wants]
+        of_ids = ids % np.uint32(self.descriptor.layout.buckets)
+        order = np.argsort(of_ids, kind="stable")
+        for bucket in buckets:
+            start, end = np.searchsorted(of_ids, [bucket, bucket + 1], sorter=order).tolist()
+            if start < end:
+                yield bucket, ids[order[start:end]]
 
     def of_layer(self, variant: str, layer: int, bucket: int) -> Entries:
         """What is selected of one bucket of one layer, superseded entries too."""

@@ -15,14 +15,14 @@ import numpy as np
 
 from manifests.columns import I64, Bools, Entries, among
 from syncclient import records
-from syncclient.files import FileStat, FolderLook
+from syncclient.files import UNSURE, FileStat, FolderLook
 from syncclient.places import Places
-from syncclient.plan import Comparison, Plan, Rows, compare, record_after, settle
+from syncclient.plan import Comparison, Plan, Rows, compare, merge_placed, record_after, settle
 from syncclient.pool import Pool, Promise
 from syncclient.records import unsure_if_racy
 from syncclient.release import ReleaseView
-from syncclient.state import UNSURE, Glance, State, sure_mtime
-from syncclient.survey import Survey
+from syncclient.state import NOTHING_KNOWN, Glance, State, sure_mtime
+from syncclient.survey import Question, Survey
 from syncclient.tasks import HashTask, hash_task
 from syncclient.tree import Listing
 
@@ -39,7 +39,8 @@ class Work:
 
     ``fetch`` are the entries whose bytes are needed; ``replaces`` (as many) what may be replaced
     under their names; ``foreign`` (as many) where a file of the user's is in the way.  ``remove``
-    are files of ours that the release no longer has.
+    are files of ours that the release no longer has.  ``after`` is what the bucket is known to be
+    once all of that is done; None if more will be missing.
     """
 
     variant: str
@@ -48,15 +49,25 @@ class Work:
     replaces: tuple[FileStat | None, ...]
     foreign: Bools
     remove: Listing
+    after: Glance | None = None
 
 
 class _Seen(NamedTuple):
     """One bucket and what its folder looked like."""
 
-    bucket: int
+    question: Question
     looked_ns: int
-    glance: Glance
     look: FolderLook
+
+    @property
+    def bucket(self) -> int:
+        """Its number."""
+        return self.question.bucket
+
+    @property
+    def glance(self) -> Glance:
+        """What was known of it."""
+        return self.question.glance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +90,13 @@ class _Pending:
 class Settler:
     """Compares the buckets of one variant and counts them in ``survey``; blocking.
 
-    Buckets come ascending.  ``recorded`` counts the files that the state knew in them.
+    Buckets come ascending.  All of them fulfil the wish as far as its first ``layers`` go (0: that
+    is not known), so with ``layers`` they are compared at the ids of which later ones speak, and
+    nowhere else.  ``recorded`` counts the files that the state knew in them.
     """
 
     variant: str
+    layers: int
     view: ReleaseView
     places: Places
     state: State
@@ -99,9 +113,9 @@ class Settler:
         """Settle how many buckets are compared together."""
         self._at_once = self.view.buckets_at_once(self.variant)
 
-    def take(self, bucket: int, looked_ns: int, glance: Glance, look: FolderLook) -> None:
+    def take(self, question: Question, looked_ns: int, look: FolderLook) -> None:
         """Take one bucket in."""
-        self._seen.append(_Seen(bucket, looked_ns, glance, look))
+        self._seen.append(_Seen(question, looked_ns, look))
         self._listed += 0 if look.columns is None else len(look.columns.exts) // _EXT_BYTES
         if len(self._seen) >= self._at_once or self._listed >= _LISTED_AT_ONCE:
             self._compare()
@@ -120,10 +134,15 @@ class Settler:
         buckets = [one.bucket for one in seen]
         known = self.state.load_several(self.variant, buckets)
         listings, strays = zip(*map(self._own, seen), strict=True)
+        record, only = records.joined(known), None
+        if self.layers:
+            spoken = [one.question.spoken for one in seen if one.question.spoken is not None]
+            only = np.sort(np.concatenate(spoken))
+            record = record.take(among(record.ids, only))
         comparison = compare(
-            self.view.several(self.variant, buckets),
+            self.view.several(self.variant, buckets, only, self.layers),
             Listing.joined(listings),
-            records.joined(known),
+            record,
         )
         recorded = np.array([len(record) for record in known], np.int64)
         own = np.append(0, np.cumsum([len(listing) for listing in listings]))
@@ -173,26 +192,50 @@ class Settler:
         plan = settle(comparison, digests)
         self.survey.count(plan, sum(pending.strays))
         split = _Split.of(plan, pending, self.places.layout.buckets)
-        self.survey.works += self._works(plan, pending, split)
-        self._remember(plan, pending, split)
+        rests = [self._rest(one, split, place) for place, one in enumerate(pending.seen)]
+        for rest in rests:
+            self.survey.count_settled(rest)
+        self.survey.works += self._works(plan, pending, split, rests)
+        self._remember(plan, pending, split, rests)
 
-    def _works(self, plan: Plan, pending: _Pending, split: _Split) -> Iterator[Work]:
+    def _rest(self, seen: _Seen, split: _Split, place: int) -> Glance:
+        """The files of a bucket that were not compared, as they were counted before."""
+        if not self.layers:
+            return NOTHING_KNOWN
+        before, own = split.before[place], split.own[place]
+        extra = seen.glance.extra - (own.stop - own.start - before)
+        return Glance(files=max(0, seen.glance.files - before), extra=max(0, extra))
+
+    def _works(
+        self, plan: Plan, pending: _Pending, split: _Split, rests: Sequence[Glance]
+    ) -> Iterator[Work]:
         """What is to do, bucket by bucket."""
         if not len(plan.fetch) and not len(plan.remove):
             return
         fetch, foreign = plan.view.wanted.take(plan.fetch), among(plan.fetch, plan.foreign)
-        for one, rows, gone in zip(pending.seen, split.fetch, split.remove, strict=True):
-            if rows.start < rows.stop or gone.start < gone.stop:
-                yield Work(
-                    variant=self.variant,
-                    bucket=one.bucket,
-                    fetch=fetch.take(rows),
-                    replaces=tuple(plan.replaces[rows]),
-                    foreign=foreign[rows],
-                    remove=plan.listing.take(plan.remove[gone]),
-                )
+        extra = split.listed(split.extra)
+        for place, (one, rest) in enumerate(zip(pending.seen, rests, strict=True)):
+            rows, gone = split.fetch[place], split.remove[place]
+            if rows.start == rows.stop and gone.start == gone.stop:
+                continue
+            after = Glance(
+                settled=self.token,
+                files=rest.files + split.kept[place] + rows.stop - rows.start,
+                extra=rest.extra + extra[place] + pending.strays[place],
+            )
+            yield Work(
+                variant=self.variant,
+                bucket=one.bucket,
+                fetch=fetch.take(rows),
+                replaces=tuple(plan.replaces[rows]),
+                foreign=foreign[rows],
+                remove=plan.listing.take(plan.remove[gone]),
+                after=None if split.lost[place] else after,
+            )
 
-    def _remember(self, plan: Plan, pending: _Pending, split: _Split) -> None:
+    def _remember(
+        self, plan: Plan, pending: _Pending, split: _Split, rests: Sequence[Glance]
+    ) -> None:
         """Record what was learnt, where it differs from what is recorded.
 
         A bucket that lost all its files keeps its record: the disk may be mounted again.
@@ -204,28 +247,39 @@ class Settler:
         ours, hashed, extra = (
             split.listed(column) for column in (plan.ours, plan.hashed, split.extra)
         )
-        for place, one in enumerate(pending.seen):
+        for place, (one, rest) in enumerate(zip(pending.seen, rests, strict=True)):
             recorded, glance = int(pending.recorded[place]), one.glance
-            if recorded and not ours[place]:
-                continue
             settled = self.token if split.is_settled(place) else ""
+            if self.layers and not settled:
+                # It still is what it was known to be.
+                if not hashed[place]:
+                    continue
+                settled, files, extras = glance.settled, glance.files, glance.extra
+            else:
+                files = rest.files + split.kept[place]
+                extras = rest.extra + extra[place] + pending.strays[place]
+            if recorded and not ours[place] and not self.layers:
+                continue
             # A file that is too young may change and look the same, so the folder may.
             fingerprint = one.look.fingerprint if settled and not young[place] else b""
             folder_mtime = sure_mtime(one.look.mtime_ns, looked_ns) if settled else UNSURE
             now = (folder_mtime, settled, fingerprint)
             if (
                 not hashed[place]
-                and ours[place] == recorded
+                and (self.layers or ours[place] == recorded)
                 and (glance.folder_mtime_ns, glance.settled, glance.fingerprint) == now
             ):
                 continue
+            after = record_after(plan, believed, split.own[place])
+            if self.layers:
+                after = merge_placed([self.state.load(self.variant, one.bucket)], [after])[0]
             after = replace(
-                record_after(plan, believed, split.own[place]),
+                after,
                 folder_mtime_ns=folder_mtime,
                 settled=settled,
-                files=split.kept[place],
+                files=files,
                 fingerprint=fingerprint,
-                extra=extra[place] + pending.strays[place],
+                extra=extras,
             )
             if len(after) or self.variant in self.view.variants:
                 self.state.store(self.variant, one.bucket, after)
@@ -238,8 +292,8 @@ class _Split:
     """A plan of k buckets cut up again; all sequences have one item a bucket.
 
     ``own`` are rows of the listing, ``fetch`` and ``remove`` places in the lists of that name;
-    ``kept`` and ``lost`` count wanted files that are right and that can be had nowhere.  ``extra``
-    marks rows of the listing.
+    ``kept`` and ``lost`` count wanted files that are right and that can be had nowhere, ``before``
+    those that were wanted before.  ``extra`` marks rows of the listing.
     """
 
     own: Sequence[slice]
@@ -247,15 +301,16 @@ class _Split:
     remove: Sequence[slice]
     kept: Sequence[int]
     lost: Sequence[int]
+    before: Sequence[int]
     extra: Bools
     bounds: I64
 
     @classmethod
     def of(cls, plan: Plan, pending: _Pending, buckets: int) -> _Split:
-        of_wanted = plan.view.wanted.ids % np.uint32(buckets)
-        numbers = [one.bucket for one in pending.seen]
-        wanted = np.append(
-            np.searchsorted(of_wanted, np.array(numbers, np.uint32)), len(of_wanted)
+        numbers = np.array([one.bucket for one in pending.seen], np.uint32)
+        wanted, before = (
+            np.append(np.searchsorted(ids % np.uint32(buckets), numbers), len(ids))
+            for ids in (plan.view.wanted.ids, plan.view.before)
         )
         extra = np.zeros(len(plan.listing), np.bool_)
         extra[plan.extra] = True
@@ -265,6 +320,7 @@ class _Split:
             remove=_slices(np.searchsorted(plan.remove, pending.own)),
             kept=np.diff(np.searchsorted(plan.keep, wanted)).tolist(),
             lost=np.diff(np.searchsorted(plan.unavailable, wanted)).tolist(),
+            before=np.diff(before).tolist(),
             extra=extra,
             bounds=pending.own,
         )

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import StoreError
+from syncclient.files import UNSURE
 
 if TYPE_CHECKING:
     from syncclient.records import Record
@@ -33,7 +34,6 @@ STATE_NAME = "state.db"
 _VERSION = 1
 # File systems keep mtimes in steps of up to 2 s (FAT); a younger mtime could hide a later write.
 RACY_NS = 2 * 10**9
-UNSURE = -1
 _COMMIT_S = 1.0
 # What SQLite says of a file that is damaged or no database at all.
 _UNREADABLE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_NOTADB}
@@ -273,11 +273,11 @@ class State:
         else:
             self._rows("DELETE FROM seen WHERE variant = ? AND bucket = ?", (variant, bucket))
 
-    def store_folder_mtime(self, variant: str, bucket: int, mtime_ns: int) -> None:
-        """Note another time of a folder that holds what is recorded."""
+    def settle(self, variant: str, bucket: int, settled: str, mtime_ns: int) -> None:
+        """Note which wish a bucket fulfils as it is, and the time of its folder."""
         self._rows(
-            "UPDATE bucket SET folder_mtime = ? WHERE variant = ? AND bucket = ?",
-            (mtime_ns, variant, bucket),
+            "UPDATE bucket SET settled = ?, folder_mtime = ? WHERE variant = ? AND bucket = ?",
+            (settled, mtime_ns, variant, bucket),
         )
 
     def doubt(self, variant: str, bucket: int, wrong: Collection[tuple[int, str]]) -> None:

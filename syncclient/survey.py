@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from manifests.errors import StoreError
 from manifests.model import Descriptor, Totals
 from manifests.units import counted
 from syncclient.events import Listener, Notice, Phase, Progress
-from syncclient.files import ABSENT_NS, FolderLook
+from syncclient.files import ABSENT_NS, UNKNOWN, UNSURE, AsLeft, FolderLook
 from syncclient.places import Places
 from syncclient.pool import Pool
 from syncclient.selection import Selection
-from syncclient.state import NOTHING_KNOWN, UNSURE, Glance, State, sure_mtime
+from syncclient.state import NOTHING_KNOWN, Glance, State, sure_mtime
 from syncclient.tasks import FolderTask, list_task
 
 if TYPE_CHECKING:
+    from manifests.columns import U32
     from syncclient.plan import Plan
     from syncclient.release import ReleaseView
     from syncclient.settling import Settler, Work
 
+# So many buckets are asked at once what later layers say of them.
+_BUCKETS_AT_ONCE = 64
+# With more extensions, trying each for an id costs more than comparing the whole bucket.
+_MOST_EXTENSIONS = 16
 # So many files gone at once looks like a disk that is not mounted.
 _SUSPICIOUS_FILES = 100
 
@@ -76,13 +83,30 @@ class Survey:
         self.extra += glance.extra
 
 
+class Question(NamedTuple):
+    """A bucket to look at, and what is known of it.
+
+    As it was left it fulfils the wish as far as its first ``layers`` layers go (0: nothing is
+    known); ``spoken`` are the ids, ascending, of which later ones speak.
+    """
+
+    bucket: int
+    glance: Glance
+    layers: int
+    spoken: U32 | None
+    left: AsLeft
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyor:
     """Looks at every bucket of a selection; blocking, for a worker thread.
 
-    ``token`` names the wish (release, selection): a bucket recorded as settled for it is skipped
-    by ``quick`` while its folder's mtime stands.  ``refetch`` makes a tree whose files all
-    vanished be filled again instead of being refused.  ``stop``, once set, ends the look with
+    ``token`` names the wish (release, selection): a bucket recorded as settled for it is not
+    compared while its folder looks the same, and with ``quick`` not looked into while the folder's
+    mtime stands.  ``earlier`` gives the tokens of the same wish for releases to which this one
+    only added layers, with the number of layers of each: a bucket settled for one is compared at
+    the ids of which later layers speak, and nowhere else.  ``refetch`` makes a tree whose files
+    all vanished be filled again instead of being refused.  ``stop``, once set, ends the look with
     CancelledError.
     """
 
@@ -94,6 +118,7 @@ class Surveyor:
     state: State
     listen: Listener
     token: str
+    earlier: Callable[[], Mapping[str, int]] = dict[str, int]
     quick: bool = False
     refetch: bool = False
     jobs: int = 0
@@ -173,33 +198,36 @@ class Surveyor:
         written: Callable[[], None],
     ) -> int:
         """Survey one variant; the number of files that the state knew."""
-        recorded = 0
-        settler: Settler | None = None
-        for bucket, looked_ns, look in self._looks(variant, glances, pool, survey):
-            if look.columns is None:
-                recorded += glances[bucket].files
-                survey.count_settled(glances[bucket])
-                mtime_ns = sure_mtime(look.mtime_ns, looked_ns)
-                if mtime_ns != glances[bucket].folder_mtime_ns:
-                    self.state.store_folder_mtime(variant, bucket, mtime_ns)
+        recorded, begun = 0, len(survey.works)
+        settlers: dict[int, Settler] = {}
+        for question, looked_ns, look in self._looks(variant, glances, pool, survey):
+            glance, as_left = question.glance, look.fingerprint == question.left.fingerprint
+            if as_left and question.spoken is None:
+                recorded += glance.files
+                survey.count_settled(glance)
+                self._note(variant, question, sure_mtime(look.mtime_ns, looked_ns))
             else:
-                settler = settler or self._settler(variant, pool, survey)
-                glance = glances.get(bucket, NOTHING_KNOWN)
-                settler.take(bucket, looked_ns, glance, look)
+                layers = question.layers if as_left else 0
+                if layers not in settlers:
+                    settlers[layers] = self._settler(variant, layers, pool, survey)
+                settlers[layers].take(question, looked_ns, look)
             written()
             self._tell(survey)
-        if settler is not None:
+        for settler in settlers.values():
             settler.finish()
             recorded += settler.recorded
             self._tell(survey)
+        # Each settler has its own buckets, and more than one may be at work.
+        survey.works[begun:] = sorted(survey.works[begun:], key=attrgetter("bucket"))
         return recorded
 
-    def _settler(self, variant: str, pool: Pool, survey: Survey) -> Settler:
+    def _settler(self, variant: str, layers: int, pool: Pool, survey: Survey) -> Settler:
         # What compares loads numpy and opens manifests, which most runs do not need.
         from syncclient.settling import Settler  # noqa: PLC0415
 
         return Settler(
             variant=variant,
+            layers=layers,
             view=self.open_view(self.stop),
             places=self.places,
             state=self.state,
@@ -210,51 +238,96 @@ class Surveyor:
 
     def _looks(
         self, variant: str, glances: Mapping[int, Glance], pool: Pool, survey: Survey
-    ) -> Iterator[tuple[int, int, FolderLook]]:
-        """Look at the folder of every bucket that may need it: bucket, time of the look, look."""
+    ) -> Iterator[tuple[Question, int, FolderLook]]:
+        """Look at the folder of every bucket that may need it; each with the time of the look."""
         root = self.places.root(variant)
-        buckets = self._unsettled(variant, glances, survey)
+        questions = self._questions(variant, glances)
+        if self.quick:
+            questions = self._without_settled(variant, questions, survey)
         looked_ns = time.time_ns()
         if not os.path.lexists(Path(root, *self.places.variant_parts(variant))):
-            for bucket in buckets:
-                task = self._folder_task(variant, bucket, glances.get(bucket))
-                yield bucket, looked_ns, FolderLook.of_nothing(task.expected)
+            for question in questions:
+                yield question, looked_ns, FolderLook.of_nothing(question.left)
             return
-        tasks = (self._folder_task(variant, bucket, glances.get(bucket)) for bucket in buckets)
-        for bucket, look in zip(buckets, pool.map(list_task, tasks), strict=True):
-            yield bucket, looked_ns, look
+        asked = deque[Question]()
 
-    def _folder_task(self, variant: str, bucket: int, glance: Glance | None) -> FolderTask:
-        """A bucket that is settled for this wish needs no columns if it looks as it did then."""
-        settled = glance is not None and glance.settled == self.token
-        return FolderTask(
-            str(self.places.root(variant)),
-            self.places.folder(variant, bucket),
-            glance.fingerprint if glance is not None and settled else b"",
-        )
+        def tasks() -> Iterator[FolderTask]:
+            for question in questions:
+                asked.append(question)
+                folder = self.places.folder(variant, question.bucket)
+                yield FolderTask(str(root), folder, question.left)
+
+        for look in pool.map(list_task, tasks()):
+            yield asked.popleft(), looked_ns, look
 
     def _tell(self, survey: Survey) -> None:
         done = survey.kept + survey.added + survey.changed + survey.foreign
         self.listen(Progress(files=done))
 
-    def _unsettled(self, variant: str, glances: Mapping[int, Glance], survey: Survey) -> list[int]:
-        """The buckets to look at: all, or with ``quick`` those whose folder or wish changed.
+    def _note(self, variant: str, question: Question, mtime_ns: int) -> None:
+        """Record that a bucket fulfils this wish as it is."""
+        glance = question.glance
+        if (glance.settled, glance.folder_mtime_ns) != (self.token, mtime_ns):
+            self.state.settle(variant, question.bucket, self.token, mtime_ns)
 
-        All are those of the selection, and those where an earlier selection left files.
-        """
+    def _questions(self, variant: str, glances: Mapping[int, Glance]) -> Iterator[Question]:
+        """Each bucket of the selection, and each where an earlier selection left files."""
+        known = {self.token: len(self.descriptor.layers)}
         buckets = sorted({*self._buckets, *glances})
-        if not self.quick:
-            return buckets
-        left = []
-        for bucket in buckets:
-            glance = glances.get(bucket, NOTHING_KNOWN)
-            folder = Path(self.places.root(variant), *self.places.folder(variant, bucket))
-            sure = glance.settled == self.token and glance.folder_mtime_ns != UNSURE
+        others = any(glance.settled not in {"", self.token} for glance in glances.values())
+        if others and variant in self.descriptor.totals:
+            known |= self.earlier()
+        for first in range(0, len(buckets), _BUCKETS_AT_ONCE):
+            some = buckets[first : first + _BUCKETS_AT_ONCE]
+            held = {bucket: glances.get(bucket, NOTHING_KNOWN) for bucket in some}
+            layers = {
+                bucket: known.get(glance.settled, 0) if glance.fingerprint else 0
+                for bucket, glance in held.items()
+            }
+            spoken = self._spoken(variant, layers)
+            for bucket, glance in held.items():
+                if not layers[bucket]:
+                    yield Question(bucket, glance, 0, None, UNKNOWN)
+                    continue
+                ids, names = spoken.get(bucket, (None, ()))
+                sure_ns = glance.folder_mtime_ns if self.quick else UNSURE
+                left = AsLeft(glance.fingerprint, names, sure_ns)
+                yield Question(bucket, glance, layers[bucket], ids, left)
+
+    def _spoken(
+        self, variant: str, layers: dict[int, int]
+    ) -> dict[int, tuple[U32, tuple[str, ...]]]:
+        """What later layers speak of in buckets of which the first ``layers`` are known.
+
+        Ids, and the names that files of them could have.  Buckets that are better compared whole
+        get no layers.
+        """
+        found = {}
+        for count in {*layers.values()} - {0, len(self.descriptor.layers)}:
+            buckets = [bucket for bucket, known in layers.items() if known == count]
+            view = self.open_view(self.stop)
+            extensions = view.extensions(variant)
+            if len(extensions) > _MOST_EXTENSIONS:
+                layers.update(dict.fromkeys(buckets, 0))
+                continue
+            for bucket, ids in view.spoken_of(variant, buckets, count):
+                names = (f"{post_id}.{ext}" for post_id in ids.tolist() for ext in extensions)
+                found[bucket] = ids, tuple(names)
+        return found
+
+    def _without_settled(
+        self, variant: str, questions: Iterable[Question], survey: Survey
+    ) -> Iterator[Question]:
+        """Those that the time of the folder does not answer."""
+        for question in questions:
+            glance = question.glance
+            sure = question.layers and question.spoken is None and glance.folder_mtime_ns != UNSURE
+            folder = Path(self.places.root(variant), *self.places.folder(variant, question.bucket))
             if sure and _mtime_of(folder) == glance.folder_mtime_ns:
                 survey.count_settled(glance)
+                self._note(variant, question, glance.folder_mtime_ns)
             else:
-                left.append(bucket)
-        return left
+                yield question
 
 
 def _mtime_of(folder: Path) -> int:

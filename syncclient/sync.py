@@ -62,7 +62,7 @@ class Sync:
     async def carry_out(self) -> Report:
         """See :meth:`Look.carry_out`."""
         session, report = self._session, self.report
-        journal = Journal(session.state)
+        journal = Journal(session.state, self.survey.works)
         try:
             if self._wish.fetch:
                 await self._transfer(journal)

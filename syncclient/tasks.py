@@ -18,6 +18,8 @@ from manifests.digest import DIGEST_BYTES
 from manifests.errors import StoreError
 from syncclient.files import (
     OPEN_READ,
+    UNKNOWN,
+    AsLeft,
     FolderLook,
     hash_open,
     look_below,
@@ -30,11 +32,11 @@ _READ_BYTES = 2**20
 
 
 class FolderTask(NamedTuple):
-    """A folder to look at, and the fingerprint that it is expected to have."""
+    """A folder to look at, and how it was left."""
 
     root: str
     parts: tuple[str, ...]
-    expected: bytes = b""
+    left: AsLeft = UNKNOWN
 
 
 class HashTask(NamedTuple):

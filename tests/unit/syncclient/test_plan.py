@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from syncclient.files import UNSURE
 from syncclient.plan import forget, merge_placed, record_after
 from syncclient.records import EMPTY_RECORD, Record
-from syncclient.state import UNSURE
 from syncclient.tree import FileStat
 from tests.support.buckets import (
     S,

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from manifests.errors import ExitCode, StoreError
+from syncclient.files import UNSURE
 from syncclient.records import Record, unsure_if_racy
-from syncclient.state import UNSURE, AssetRecord, Glance, State
+from syncclient.state import AssetRecord, Glance, State
 from tests.support.mounts import tmpfs
 
 S = 10**9
