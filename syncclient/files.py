@@ -191,7 +191,8 @@ def look_at_folder(fd: int, left: AsLeft = UNKNOWN) -> FolderLook:
     """Look at the open folder ``fd``; nothing in it is opened, no link is followed."""
     mtime_ns = os.fstat(fd).st_mtime_ns
     if UNSURE != left.mtime_ns == mtime_ns:
-        return FolderLook(left.fingerprint, mtime_ns, _some(fd, left.names))
+        some = _columns(*_still_here(fd, sorted(left.names))) if left.names else None
+        return FolderLook(left.fingerprint, mtime_ns, some)
     names = sorted(os.listdir(fd))
     try:
         stats = [os.stat(name, dir_fd=fd, follow_symlinks=False) for name in names]
@@ -202,14 +203,12 @@ def look_at_folder(fd: int, left: AsLeft = UNKNOWN) -> FolderLook:
     sizes = array("Q", [info.st_size for info in stats])
     mtimes = array("q", [info.st_mtime_ns for info in stats])
     found = fingerprint(names, kinds.tobytes(), sizes.tobytes(), mtimes.tobytes())
-    if found == left.fingerprint:
-        return FolderLook(found, mtime_ns, _some(fd, left.names))
-    return FolderLook(found, mtime_ns, _columns(names, stats))
-
-
-def _some(fd: int, names: tuple[str, ...]) -> FolderColumns | None:
-    """The columns of those that are there of some names; None if none were asked for."""
-    return _columns(*_still_here(fd, sorted(names))) if names else None
+    if found != left.fingerprint:
+        return FolderLook(found, mtime_ns, _columns(names, stats))
+    here = dict(zip(names, stats, strict=True)) if left.names else {}
+    asked = sorted(here.keys() & left.names)
+    some = _columns(asked, [here[name] for name in asked]) if left.names else None
+    return FolderLook(found, mtime_ns, some)
 
 
 def _still_here(fd: int, names: Iterable[str]) -> tuple[list[str], list[os.stat_result]]:
