@@ -19,7 +19,7 @@ from syncclient.files import UNSURE, FileStat, FolderLook
 from syncclient.places import Places
 from syncclient.plan import Comparison, Plan, Rows, compare, merge_placed, record_after, settle
 from syncclient.pool import Pool, Promise
-from syncclient.records import unsure_if_racy
+from syncclient.records import Record, unsure_if_racy
 from syncclient.release import ReleaseView
 from syncclient.state import NOTHING_KNOWN, Glance, State, sure_mtime
 from syncclient.survey import Question, Survey
@@ -243,48 +243,40 @@ class Settler:
         looked_ns = pending.seen[0].looked_ns
         mtimes = unsure_if_racy(plan.listing.mtimes, looked_ns)
         believed = np.where(plan.hashed, mtimes, plan.listing.mtimes)
-        young = split.listed(mtimes == UNSURE)
-        ours, hashed, extra = (
-            split.listed(column) for column in (plan.ours, plan.hashed, split.extra)
+        ours, hashed, young, extra = (
+            split.listed(marks)
+            for marks in (plan.ours, plan.hashed, mtimes == UNSURE, split.extra)
         )
         for place, (one, rest) in enumerate(zip(pending.seen, rests, strict=True)):
-            recorded, glance = int(pending.recorded[place]), one.glance
-            settled = self.token if split.is_settled(place) else ""
-            if self.layers and not settled:
-                # It still is what it was known to be.
-                if not hashed[place]:
-                    continue
-                settled, files, extras = glance.settled, glance.files, glance.extra
-            else:
-                files = rest.files + split.kept[place]
+            recorded = int(pending.recorded[place])
+            now = Glance(files=rest.files + split.kept[place])
+            if split.is_settled(place):
                 extras = rest.extra + extra[place] + pending.strays[place]
-            if recorded and not ours[place] and not self.layers:
-                continue
-            # A file that is too young may change and look the same, so the folder may.
-            fingerprint = one.look.fingerprint if settled and not young[place] else b""
-            folder_mtime = sure_mtime(one.look.mtime_ns, looked_ns) if settled else UNSURE
-            now = (folder_mtime, settled, fingerprint)
-            if (
-                not hashed[place]
-                and (self.layers or ours[place] == recorded)
-                and (glance.folder_mtime_ns, glance.settled, glance.fingerprint) == now
-            ):
-                continue
-            after = record_after(plan, believed, split.own[place])
+                now = now._replace(settled=self.token, extra=extras)
+            elif self.layers:
+                now = one.glance
+            if now.settled:
+                now = now._replace(folder_mtime_ns=sure_mtime(one.look.mtime_ns, looked_ns))
+                # A file that is too young may change and look the same, so the folder may.
+                looks = (b"", 0) if young[place] else (one.look.fingerprint, now.extra)
+                now = now._replace(fingerprint=looks[0], extra=looks[1])
             if self.layers:
-                after = merge_placed([self.state.load(self.variant, one.bucket)], [after])[0]
-            after = replace(
-                after,
-                folder_mtime_ns=folder_mtime,
-                settled=settled,
-                files=files,
-                fingerprint=fingerprint,
-                extra=extras,
-            )
-            if len(after) or self.variant in self.view.variants:
-                self.state.store(self.variant, one.bucket, after)
+                same = now.settled == one.glance.settled
             else:
-                self.state.forget(self.variant, one.bucket)
+                same = ours[place] == recorded and now == one.glance
+                if recorded and not ours[place]:
+                    continue
+            if hashed[place] or not same:
+                self._store(one.bucket, record_after(plan, believed, split.own[place]), now)
+
+    def _store(self, bucket: int, found: Record, now: Glance) -> None:
+        """Record what was found of a bucket; of one that was compared in part, beside the rest."""
+        if self.layers:
+            found = merge_placed([self.state.load(self.variant, bucket)], [found])[0]
+        if len(found) or self.variant in self.view.variants:
+            self.state.store(self.variant, bucket, replace(found, **now._asdict()))
+        else:
+            self.state.forget(self.variant, bucket)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
