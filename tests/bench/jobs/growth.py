@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -121,7 +120,8 @@ def _upgrade(*flags: str) -> Work:
 def _published(arena: Arena, place: Path) -> None:
     """A repository with the first release, beside the tree of the second."""
     for release in ("y1", "y2"):
-        shutil.copytree(arena.dataset.tree(release), place / release)
+        # Millions of files: `cp` takes a quarter of the time of shutil.
+        do(["cp", "-a", str(arena.dataset.tree(release)), str(place / release)])
     buckets = arena.dataset.shape.buckets
     words = ("init", place / _REPO, "--dataset", "bench", "--buckets", buckets)
     do(argv("bucketsync-server", *words))
