@@ -32,6 +32,8 @@ from syncclient.tasks import CheckTask, HashTask, Wrong, check_task, hash_task
 # Files and bytes of one task: a process is busy with it for a moment, not for minutes.
 _TASK_FILES = 256
 _TASK_BYTES = 64 * 2**20
+# So many for each process before the first is finished: they read while entries are composed.
+_TASKS_AHEAD = 16
 _NAMED_FINDINGS = 100_000
 
 
@@ -141,12 +143,15 @@ class Verifier:
         written: Callable[[], None],
     ) -> None:
         waiting: deque[_Task] = deque()
+        pieces = 0
         for variant, bucket, entries, absent in self._wanted(done):
             if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
                 result.finished = False
                 break
             waiting.append(self._begin(variant, bucket, entries, absent, pool))
-            while len(waiting) > 2 * pool.jobs:
+            pieces += len(waiting[-1].pieces)
+            while pieces > _TASKS_AHEAD * pool.jobs:
+                pieces -= len(waiting[0].pieces)
                 self._finish(waiting.popleft(), result)
                 written()
         while waiting:
