@@ -116,7 +116,7 @@ class Connection(web.RequestHandler):
 
     def _begin(self) -> None:
         """Begin with the next request, if it is there and nothing else is under way."""
-        while not (self._delivery or self._is_lent or self._is_ending):
+        while self._ahead and not (self._delivery or self._is_lent or self._is_ending):
             end = self._ahead.find(END) + len(END)
             if end < len(END):
                 if not may_become_plain(self._ahead):

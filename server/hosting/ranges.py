@@ -19,7 +19,6 @@ import functools
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from email.utils import formatdate, mktime_tz, parsedate_tz
 from http import HTTPStatus
 from typing import Final, NamedTuple
@@ -68,8 +67,7 @@ class ByteRange(NamedTuple):
         return f"bytes {self.start}-{self.stop - 1}/{size_bytes}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Representation:
+class Representation(NamedTuple):
     """What is served under a URL now, apart from the bytes themselves.
 
     ``etag`` is strong and unquoted.  ``modified`` (Unix seconds) is None where bytes might change
@@ -94,8 +92,7 @@ class Representation:
         return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(NamedTuple):
     """A status, its headers, and the body as literal bytes and ranges of the representation."""
 
     status: HTTPStatus
