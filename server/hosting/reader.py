@@ -1,7 +1,7 @@
 """A process that sends files: ``python -m server.hosting.reader``, started by a host.
 
-Of its stdin, a socket, it takes one :class:`reading.Turn` at a time, and with it the socket of a
-client; it answers with the :class:`reading.Outcome`.  It ends when the host does.
+Of its stdin, a socket, it takes some :class:`reading.Turn` at a time, and with each the socket of
+a client; it answers with an :class:`reading.Outcome` for each.  It ends when the host does.
 """
 
 from __future__ import annotations
@@ -9,50 +9,56 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
+from array import array
+from itertools import zip_longest
 from typing import Final
 
 from server.hosting.reading import (
     BATCH_BYTES,
     LENGTH,
+    MAX_TURNS,
     Outcome,
     Turn,
-    decode_turn,
-    encode_outcome,
+    decode_turns,
+    encode_outcomes,
     send_turn,
 )
 
 _PART_BYTES: Final = 2**16
-_DESCRIPTOR: Final = struct.Struct("i")
-_ROOM: Final = socket.CMSG_SPACE(_DESCRIPTOR.size)
+_ROOM: Final = socket.CMSG_SPACE(MAX_TURNS * array("i").itemsize)
 
 
 def main() -> None:
     """Send until there is nobody to send for."""
     host, buffer = socket.socket(fileno=0), memoryview(bytearray(BATCH_BYTES))
-    while task := _receive(host):
-        turn, socket_fd = task
-        if socket_fd is None:
-            outcome = Outcome(0, error=OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
-        else:
-            outcome = send_turn(socket_fd, turn, buffer)
-            os.close(socket_fd)
-        host.sendall(encode_outcome(outcome))
+    while tasks := _receive(host):
+        host.sendall(encode_outcomes([_sent(*task, buffer) for task in tasks]))
 
 
-def _receive(host: socket.socket) -> tuple[Turn, int | None] | None:
-    """A turn and the client's socket; None if the host is gone.
+def _sent(turn: Turn, socket_fd: int | None, buffer: memoryview) -> Outcome:
+    """What came of a turn, after which the socket is closed here."""
+    if socket_fd is None:
+        return Outcome(0, error=OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    try:
+        return send_turn(socket_fd, turn, buffer)
+    finally:
+        os.close(socket_fd)
 
-    The system leaves a descriptor out for which this process has no room.
+
+def _receive(host: socket.socket) -> list[tuple[Turn, int | None]]:
+    """Turns, each with the client's socket; nothing if the host is gone.
+
+    The system leaves descriptors out for which this process has no room.
     """
     data, ancillary, _, _ = host.recvmsg(_PART_BYTES, _ROOM)
     while len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]:
         part = host.recv(_PART_BYTES)
         if not part:
-            return None
+            return []
         data += part
-    socket_fd = _DESCRIPTOR.unpack(ancillary[0][2])[0] if ancillary else None
-    return decode_turn(data[LENGTH.size :]), socket_fd
+    turns = decode_turns(data[LENGTH.size :])
+    sockets = array("i", ancillary[0][2]) if ancillary else ()
+    return list(zip_longest(turns, sockets))
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ socket of a client for a turn, reads, and sends from where it has read.
 
 Rules:
 
-* A process has one turn at a time, which ends when the socket is full: it waits for files, never
-  for a client.  It is started when all others are busy.
+* A turn ends when the socket is full: a process waits for files, never for a client.  It is
+  started when all others are busy.
+* Where more turns wait than there are processes, each takes its share of those that are small,
+  for to hand over one by itself costs as much as to send 100 KB: about a millisecond's at once.
 * It keeps nothing between two turns, so any may have the next one.
-* A process that is gone is missed by one answer, and replaced for the next one.
+* A process that is gone is missed by what it was at, and replaced for the next one.
 """
 
 from __future__ import annotations
@@ -18,20 +20,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import struct
 import sys
+from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import repeat
 from typing import Final, NamedTuple, Protocol
 
 from manifests.errors import StoreError
-from server.hosting.reading import LENGTH, Outcome, Turn, decode_outcome, encode_turn
+from server.hosting.reading import LENGTH, MAX_TURNS, Outcome, Turn, decode_outcomes, encode_turns
 
 _ANSWER_BYTES: Final = 2**12
 _SOCKET: Final = socket.SOL_SOCKET
 _RIGHTS: Final = socket.SCM_RIGHTS
-_DESCRIPTOR: Final = struct.Struct("i")
+# Of several turns that a process is handed at once.
+_MAX_EFFORT_BYTES: Final = 2 * 2**20
 # Nothing is imported from the working directory, where anything may lie.
 _COMMAND: Final = (sys.executable, "-P", "-m", "server.hosting.reader")
 
@@ -83,7 +87,7 @@ class Readers:
         """
         job = _Job(wire, turn, done)
         if self._idle:
-            self._idle.pop().take(job)
+            self._idle.pop().take([job])
         else:
             self._waiting.append(job)
 
@@ -105,9 +109,21 @@ class Readers:
 
     def _free(self, reader: _Reader) -> None:
         if self._waiting:
-            reader.take(self._waiting.popleft())
+            reader.take(self._share())
         else:
             self._idle.append(reader)
+
+    def _share(self) -> list[_Job]:
+        """What one process does next of what waits."""
+        share = min(-(-len(self._waiting) // len(self._readers)), MAX_TURNS)
+        jobs = [self._waiting.popleft()]
+        effort_bytes = jobs[0].turn.effort_bytes
+        while len(jobs) < share:
+            effort_bytes += self._waiting[0].turn.effort_bytes
+            if effort_bytes > _MAX_EFFORT_BYTES:
+                break
+            jobs.append(self._waiting.popleft())
+        return jobs
 
     async def close(self) -> None:
         """End all processes, and what they were at."""
@@ -117,36 +133,36 @@ class Readers:
 
 
 class _Reader:
-    """One process, which comes when it is needed; ``free`` hears when it wants another job."""
+    """One process, which comes when it is needed; ``free`` hears when it wants other jobs."""
 
     def __init__(self, free: Callable[[_Reader], None]) -> None:
         self._free = free
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._job: _Job | None = None
+        self._jobs: list[_Job] | None = None
         self._unsent = memoryview(b"")
         self._data = b""
 
-    def take(self, job: _Job) -> None:
-        """Begin with a job."""
-        self._job = job
+    def take(self, jobs: list[_Job]) -> None:
+        """Begin with some jobs, MAX_TURNS at most."""
+        self._jobs = jobs
         if self._socket is None:
-            self._starting = asyncio.create_task(self._start(job))
+            self._starting = asyncio.create_task(self._start(jobs))
         else:
-            self._hand_over(self._socket, job)
+            self._hand_over(self._socket, jobs)
 
-    async def _start(self, job: _Job) -> None:
-        """Start the process, then hand the job over."""
+    async def _start(self, jobs: list[_Job]) -> None:
+        """Start the process, then hand the jobs over."""
         try:
             channel = await self._channel()
         except OSError as error:
-            self._done(job, error)
+            self._done(jobs, repeat(error))
         except RuntimeError as error:
             # No room for the thread that waits for its end.
-            self._done(job, OSError(errno.EAGAIN, str(error)))
+            self._done(jobs, repeat(OSError(errno.EAGAIN, str(error))))
         else:
-            self._hand_over(channel, job)
+            self._hand_over(channel, jobs)
 
     async def _channel(self) -> socket.socket:
         """The way to a new process."""
@@ -168,20 +184,35 @@ class _Reader:
         self._socket, self._data = own, b""
         return own
 
-    def _hand_over(self, channel: socket.socket, job: _Job) -> None:
+    def _hand_over(self, channel: socket.socket, jobs: list[_Job]) -> None:
         loop = asyncio.get_running_loop()
-        if (socket_fd := job.wire.fileno()) < 0:
-            loop.call_soon(self._done, job, Outcome(0, error=ConnectionResetError()))
+        sockets = array("i", (job.wire.fileno() for job in jobs))
+        if min(sockets) < 0:
+            self._hand_over_rest(channel, jobs)
             return
-        task = encode_turn(job.turn)
+        task = encode_turns(job.turn for job in jobs)
         try:
-            sent = channel.sendmsg([task], [(_SOCKET, _RIGHTS, _DESCRIPTOR.pack(socket_fd))])
+            sent = channel.sendmsg([task], [(_SOCKET, _RIGHTS, sockets)])
         except OSError:
             loop.call_soon(self._lose, channel)
             return
         if sent < len(task):
             self._unsent = memoryview(task)[sent:]
             loop.add_writer(channel, self._push, channel)
+
+    def _hand_over_rest(self, channel: socket.socket, jobs: list[_Job]) -> None:
+        """Hand over the jobs whose clients are still there."""
+        loop = asyncio.get_running_loop()
+        self._jobs = rest = list[_Job]()
+        for job in jobs:
+            if job.wire.fileno() < 0:
+                loop.call_soon(job.done, Outcome(0, error=ConnectionResetError()))
+            else:
+                rest.append(job)
+        if rest:
+            self._hand_over(channel, rest)
+        else:
+            loop.call_soon(self._done, rest, ())
 
     def _push(self, channel: socket.socket) -> None:
         """Hand over more of a task that did not fit at once."""
@@ -208,7 +239,7 @@ class _Reader:
             self._lose(channel)
         elif len(data) >= LENGTH.size + LENGTH.unpack_from(data)[0]:
             self._data = b""
-            self._done(self._job, decode_outcome(data[LENGTH.size :]))
+            self._done(self._jobs, decode_outcomes(data[LENGTH.size :]))
         else:
             self._data = data
 
@@ -221,15 +252,18 @@ class _Reader:
         loop.remove_reader(channel)
         loop.remove_writer(channel)
         channel.close()
-        self._done(self._job, ReaderEndedError())
+        self._done(self._jobs, [ReaderEndedError() for _ in self._jobs or ()])
 
-    def _done(self, job: _Job | None, found: Found) -> None:
-        """Tell what came of a job, once: of a process that ends two sides may hear in a moment."""
-        if job is None or job is not self._job:
+    def _done(self, jobs: list[_Job] | None, founds: Iterable[Found]) -> None:
+        """Tell what came of jobs, once: of a process that ends two sides may hear in a moment."""
+        if jobs is None or jobs is not self._jobs:
             return
-        self._job = None
+        self._jobs = None
         self._free(self)
-        job.done(found)
+        loop = asyncio.get_running_loop()
+        # Each by itself: what goes wrong with one is not to be missed by the others.
+        for job, found in zip(jobs, founds, strict=False):
+            loop.call_soon(job.done, found)
 
     async def end(self) -> None:
         """End the process, if there is one, and wait until it is gone."""

@@ -8,8 +8,8 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import pytest
 from server.hosting.joined import JoinedFiles, Rows
 from server.hosting.ranges import ByteRange
 from server.hosting.readers import Found, ReaderEndedError, Readers
-from server.hosting.reading import Outcome, Run, Turn
+from server.hosting.reading import MAX_TURNS, Outcome, Run, Turn
 from tests.support.host import reading_processes
 
 COUNT, SIZE = 40, 1000
@@ -200,10 +200,99 @@ async def test_a_process_found_gone_twice_is_missed_once(
             end_at_once(pid)
             loop.call_soon(ask_both)
             first, second = await asyncio.gather(*found)
-            assert isinstance(first, ReaderEndedError)
+            missed = first if is_open or not isinstance(first, Outcome) else first.error
+            assert isinstance(missed, ReaderEndedError if is_open else ConnectionResetError)
             assert second == Outcome(len(expected()))
             assert next_theirs.recv(2**20) == expected()
     assert await asyncio.gather(*(read(only, files) for _ in range(4))) == [expected()] * 4
+
+
+# --------------------------------------------------------------------------- several at once
+
+
+@contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Stop a process that has done what it was asked to, until the end of the context."""
+    while ") S " not in Path(f"/proc/{pid}/stat").read_text(encoding="ascii"):
+        pass
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+async def test_turns_that_wait_are_handed_over_together_and_each_is_told(
+    only: Readers, files: JoinedFiles
+) -> None:
+    assert await read(only, files) == expected()
+    (pid,) = processes()
+    (Path(files.folder) / "35.dat").write_bytes(b"short")
+    stale: list[bytes | Run] = [*files.runs(ByteRange(34_000, 37_000))]
+    bodies: list[list[bytes | Run]] = [body_of(files), stale, [b"x" * 2**22], body_of(files)]
+    with held(pid):
+        first = asyncio.create_task(read(only, files))
+        waiting = [asyncio.create_task(ask(only, files.folder, body)) for body in bodies * 3]
+        await asyncio.wait([first], timeout=0.05)
+    assert await first == expected()
+    found = await asyncio.gather(*waiting)
+    whole = (Outcome(len(expected())), expected())
+    for before, gone, cut, after in zip(*[iter(found)] * 4, strict=True):
+        assert before == after == whole
+        assert gone == (Outcome(0, stale="35.dat"), b"")
+        # A socket that is full holds up nobody.
+        assert 0 < cut[0].sent_bytes < 2**22
+
+
+async def test_a_client_that_is_gone_before_its_turn_is_missed_alone(
+    only: Readers, files: JoinedFiles
+) -> None:
+    assert await read(only, files) == expected()
+    (pid,) = processes()
+    ours, theirs = client_pair()
+    with held(pid), theirs:
+        turn = Turn(files.folder, body_of(files), 0, is_first=True)
+        reading = [asyncio.create_task(read(only, files)) for _ in range(3)]
+        await asyncio.wait(reading, timeout=0.05)
+        leaving = asyncio.create_task(only.send(ours, turn))
+        reading += [asyncio.create_task(read(only, files)) for _ in range(3)]
+        await asyncio.wait(reading, timeout=0.05)
+        ours.close()
+    assert isinstance((await leaving).error, ConnectionError)
+    assert set(await asyncio.gather(*reading)) == {expected()}
+
+
+@pytest.mark.parametrize(
+    ("literal", "stop", "together"),
+    [(b".", SIZE, MAX_TURNS), (b".", 30 * SIZE, 4), (b"." * 2**20, SIZE, 1)],
+    ids=["small", "many files", "large"],
+)
+async def test_as_many_turns_are_missed_as_were_handed_over_together(
+    only: Readers, files: JoinedFiles, literal: bytes, stop: int, together: int
+) -> None:
+    """What still waits when a process ends is done by the next one."""
+    assert await read(only, files) == expected()
+    (pid,) = processes()
+    body: list[bytes | Run] = [literal, *files.runs(ByteRange(0, stop))]
+    with ExitStack() as stack:
+        found: list[asyncio.Future[Found]] = []
+        clients = []
+        for turn in [body_of(files), *[body] * (MAX_TURNS + 5)]:
+            ours, theirs = map(stack.enter_context, client_pair())
+            found.append(asyncio.get_running_loop().create_future())
+            only.ask(ours, Turn(files.folder, turn, 0, is_first=True), found[-1].set_result)
+            clients.append(theirs)
+        # The first one went alone; nothing is handed over while we wait here.
+        assert clients[0].recv(1)
+        with held(pid):
+            await found[0]
+            os.kill(pid, signal.SIGKILL)
+            outcomes = await asyncio.gather(*found[1:])
+    assert [isinstance(outcome, Outcome) for outcome in outcomes] == [
+        *[False] * together,
+        *[True] * (MAX_TURNS + 5 - together),
+    ]
 
 
 async def test_the_end_of_all_processes_ends_what_they_were_at(files: JoinedFiles) -> None:
