@@ -173,15 +173,17 @@ async def test_a_socket_that_is_full_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     filling = wire[0].send(b"!" * 2**22)
-    send, outcomes = readers.send, list[Outcome]()
+    send, outcomes, tried = readers.send, list[Outcome](), asyncio.Event()
 
     async def noted(wire: Wire, turn: Turn) -> Outcome:
         outcomes.append(await send(wire, turn))
+        tried.set()
         return outcomes[-1]
 
     monkeypatch.setattr(readers, "send", noted)
     task = sending(sender, _Transport(wire[0]), files, 1)
-    done, _ = await asyncio.wait([task], timeout=0.3)
+    await tried.wait()
+    done, _ = await asyncio.wait([task], timeout=0.05)
     assert not done
     assert outcomes == [Outcome(0)]
     while filling:
