@@ -240,6 +240,7 @@ def _cut(work: Work, agreed: dict[str, frozenset[str]]) -> Work:
         remove=work.remove.take(
             np.array([name in agreed["remove"] for name, _ in work.remove.files()], np.bool_)
         ),
+        after=work.after if keep.all() else None,
     )
 
 

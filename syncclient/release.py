@@ -329,8 +329,9 @@ class ReleaseView:
     ) -> Iterator[tuple[int, U32]]:
         """The ids, ascending, of which layers after the first ``layers`` speak.
 
-        For each of some buckets, ascending, of which any does.
+        For each of some buckets, ascending, of which any does within the selection.
         """
+        buckets = [bucket for bucket in buckets if bucket in self._selected]
         parts = [np.empty(0, np.uint32)]
         for number, cached in self._held.get(variant, ()):
             if number >= layers:

@@ -69,6 +69,11 @@ class _Seen(NamedTuple):
         """What was known of it."""
         return self.question.glance
 
+    @property
+    def looked_into(self) -> bool:
+        """Whether the fingerprint was made now, and not taken from before as the time stands."""
+        return self.look.mtime_ns != self.question.left.mtime_ns
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pending:
@@ -253,15 +258,14 @@ class Settler:
             if split.is_settled(place):
                 extras = rest.extra + extra[place] + pending.strays[place]
                 now = now._replace(settled=self.token, extra=extras)
-            elif self.layers:
-                now = one.glance
-            if now.settled:
                 now = now._replace(folder_mtime_ns=sure_mtime(one.look.mtime_ns, looked_ns))
                 # A file that is too young may change and look the same, so the folder may.
-                looks = (b"", 0) if young[place] else (one.look.fingerprint, now.extra)
+                sure = one.looked_into and not young[place]
+                looks = (one.look.fingerprint, now.extra) if sure else (b"", 0)
                 now = now._replace(fingerprint=looks[0], extra=looks[1])
             if self.layers:
-                same = now.settled == one.glance.settled
+                # With work left it is settled for the earlier release, unless files proved ours.
+                same = not now.settled
             else:
                 same = ours[place] == recorded and now == one.glance
                 if recorded and not ours[place]:

@@ -16,6 +16,7 @@ import pytest
 from syncclient.config import Transport, load_tree_config
 from syncclient.look import Look, Wish
 from syncclient.records import decode
+from syncclient.selection import Selection
 from syncclient.session import open_session
 from syncclient.survey import Survey
 from tests.support.client import bucketsync
@@ -88,11 +89,13 @@ def of_id(tree: Path, number: int) -> Path:
     return found
 
 
-async def look(tree: Path, release: str, *, quick: bool = False) -> Survey:
+async def look(
+    tree: Path, release: str, *, quick: bool = False, buckets: tuple[int, int] | None = None
+) -> Survey:
     config = load_tree_config(tree)
     async with open_session(tree, config, Transport(retries=1), lambda _: None) as session:
         descriptor = await session.descriptor(await session.refresh(), release)
-        selection = session.config.selection
+        selection = Selection(buckets=buckets)
         wish = Wish(descriptor=descriptor, selection=selection, quick=quick)
         async with Look(session, wish) as looking:
             return await looking.look()
@@ -261,3 +264,50 @@ async def test_other_notices_have_everything_compared(
     survey = await look(tree, "y2")
     assert sum(compared) == 205
     assert survey.kept == 193
+
+
+async def test_what_proved_ours_is_so_for_an_earlier_release_too(
+    tree: Path, publisher: Publisher
+) -> None:
+    """The user's file has the bytes of a later entry; back at the first release it is to go."""
+    extension, data = publisher.editions["y2"].files["original", NEW]
+    (tree / f"original/0001/{NEW}.{extension}").write_bytes(data)
+    await look(at_rest(tree), "y1")
+    await look(tree, "y2")
+    survey = await look(tree, "y1")
+    assert (survey.removable, survey.extra) == (1, 0)
+
+
+async def test_a_folder_that_was_not_looked_into_has_no_fingerprint(
+    tree: Path, publisher: Publisher
+) -> None:
+    """With ``--quick`` files that the user wrote in place are right, and then wrong again."""
+    first, second = publisher.editions["y1"].files, publisher.editions["y2"].files
+    extension, data = second["original", NEW]
+    (tree / f"original/0001/{NEW}.{extension}").write_bytes(data)
+    await look(at_rest(tree), "y1")
+    changed = [of_id(tree, number) for number in (CHANGED, CHANGED + 10)]
+    times = [path.stat().st_mtime_ns for path in changed]
+    for path in changed:
+        path.write_bytes(second["original", int(path.stem)][1])
+    await look(at_rest(tree), "y2", quick=True)
+    for path, mtime_ns in zip(changed, times, strict=True):
+        path.write_bytes(first["original", int(path.stem)][1])
+        os.utime(path, ns=(mtime_ns, mtime_ns))
+    survey = await look(tree, "y2")
+    assert survey.changed == 3
+
+
+def test_layers_are_asked_of_no_bucket_outside_the_selection(tmp_path: Path) -> None:
+    """Its part of the manifest is not here; that it is empty was settled when it was wanted."""
+    publisher, tree = make_publisher(tmp_path), tmp_path / "tree"
+    first = random_files([1, 2, 3, 4], size_bytes=30)
+    publisher.publish("y1", first)
+    # More than is fetched whole.
+    second = first | random_files(range(5, 3000), size_bytes=1)
+    publisher.publish("y2", second, store=False)
+    with raw_host(publisher.repo) as host:
+        assert bucketsync("clone", host.url, tree, "--release", "y1").code == 0
+        asyncio.run(look(at_rest(tree), "y1", buckets=(0, 4)))
+        survey = asyncio.run(look(tree, "y2", buckets=(0, 4)))
+    assert (survey.kept, survey.added) == (4, sum(number % 10 < 5 for number in range(5, 3000)))

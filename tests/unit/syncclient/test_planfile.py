@@ -121,6 +121,20 @@ def test_only_what_was_left_in_a_plan_is_done(tree: Path, publisher: Publisher) 
     assert not contents(tree).keys() & missing
 
 
+def test_what_was_left_out_of_a_plan_is_missing_afterwards(tree: Path) -> None:
+    """Also where as many files are in the folder as are wanted, since one stays that is to go."""
+    for number in (14, 24):
+        (tree / f"original/0004/{number}.jpg").unlink()
+    path = plan(tree)
+    path.write_bytes(
+        path.read_bytes().replace(b'"24.jpg"', b"").replace(b'"14.jpg",', b'"14.jpg"')
+    )
+    assert apply(path).code == 3
+    assert not (tree / "original/0004/24.jpg").exists()
+    status = bucketsync("status", tree)
+    assert (status.code, status["files_missing"], status["files_extra"]) == (3, 1, 3)
+
+
 def user_changes(tree: Path) -> None:
     (tree / "original/0001/1.png").write_bytes(b"of the user")
 
