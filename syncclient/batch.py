@@ -13,8 +13,10 @@ from syncclient.store import Aside
 # Of one batch, and of batches that are carried out together.
 BATCH_BYTES = 2 * CHUNK_BYTES
 BATCH_FILES = 1000
-# Bytes held in memory for one range; also the largest file that is fetched in one go.
+# The largest file that is held in memory until it is checked.
 RANGE_BYTES = CHUNK_BYTES
+# Files that lie one after another in a pack are handed on by so many bytes, or one of them.
+PIECE_BYTES = 512 * 2**10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass, field
@@ -25,11 +25,12 @@ from typing import Self, TypeVar
 from manifests import packs
 from manifests.digest import digest_bytes
 from manifests.errors import StoreError, TransferError, first_of_group
-from syncclient.batch import RANGE_BYTES, Batch, Outcome, Problem
+from syncclient.batch import PIECE_BYTES, RANGE_BYTES, Batch, Outcome, Problem
 from syncclient.files import hash_open, open_regular
 from syncclient.largefile import LargeFile
 from syncclient.portion import Portion
 from syncclient.room import Room
+from syncclient.sources.bulk import Piece
 from syncclient.sources.host import Span
 from syncclient.sources.http import HttpSource
 from syncclient.sources.intake import Intake
@@ -89,7 +90,7 @@ class _Errand:
         found = packs.runs(
             [offsets[row] for row in self.rows],
             [sizes[row] for row in self.rows],
-            max_bytes=RANGE_BYTES,
+            max_bytes=PIECE_BYTES,
         )
         filled = [run for run in found if run.stop > run.start]
         self.parts = [
@@ -103,10 +104,15 @@ class _Errand:
         self.parts.append(_Range(self.rows[run.first : run.last], run.start, data))
         self.to_come -= 1
 
-    def files(self) -> Iterator[tuple[int, memoryview]]:
+    def take(self) -> list[_Range]:
+        """What came and was not taken yet."""
+        parts, self.parts = self.parts, []
+        return parts
+
+    def files(self, parts: Sequence[_Range]) -> Iterator[tuple[int, memoryview]]:
         """The files in what came: rows, and their bytes."""
         sizes, offsets = self.batch.sizes, self.batch.offsets
-        for part in self.parts:
+        for part in parts:
             view, start = part.data, part.start
             for row in part.rows:
                 begin = offsets[row] - start
@@ -199,36 +205,50 @@ class Runner:
                 await self._just_given(errands, source)
 
     async def _packs_together(self, errands: Sequence[_Errand], source: HttpSource) -> None:
-        """Place each batch when all of it has come."""
         owners: list[tuple[_Errand, packs.Run]] = []
         asked: list[tuple[str, list[Span]]] = []
         for errand in errands:
             filled = errand.begin()
             owners += [(errand, run) for run in filled]
             asked.append((errand.batch.pack, [(run.start, run.stop) for run in filled]))
+        await self._place_as_it_comes(errands, owners, source.together(asked))
+
+    async def _place_as_it_comes(
+        self,
+        errands: Sequence[_Errand],
+        owners: Sequence[tuple[_Errand, packs.Run]],
+        pieces: AsyncGenerator[list[Piece], None],
+    ) -> None:
+        """Place batches when they are whole, and what came of one that takes its time.
+
+        A whole batch makes its folder in one go, if it is a new one, which costs less.
+        """
         portion, clock = Portion[_Errand](), asyncio.get_running_loop().time
         for errand in errands:
             if not errand.to_come:
                 portion.add(errand, len(errand.rows), 0, clock())
         try:
-            async with aclosing(source.together(asked)) as bunches:
+            async with aclosing(pieces) as bunches:
                 async for bunch in bunches:
                     for number, data in bunch:
                         errand, run = owners[number]
                         errand.came(run, data)
                         if not errand.to_come:
                             portion.add(errand, len(errand.rows), errand.size_bytes, clock())
-                    if portion.is_enough(clock()):
-                        await self._place_whole(portion.take())
+                    if errand.to_come:
+                        portion.add(errand, 0, 0, clock())
+                    if errand.to_come or portion.is_enough(clock()):
+                        await self._place_parts(portion.take())
         finally:
-            await self._place_whole(portion.take())
+            await self._place_parts([errand for errand in errands if errand.parts])
 
-    async def _place_whole(self, errands: Sequence[_Errand]) -> None:
+    async def _place_parts(self, errands: Sequence[_Errand]) -> None:
         """Check and write what came of some batches."""
         if errands:
-            await self._place([(errand, errand.files()) for errand in errands])
-            for errand in errands:
-                self._give_back(part.data for part in errand.parts)
+            taken = [(errand, errand.take()) for errand in errands]
+            await self._place([(errand, errand.files(parts)) for errand, parts in taken])
+            for _, parts in taken:
+                self._give_back(part.data for part in parts)
 
     # ----------------------------------------------------------------- one batch
 
@@ -262,18 +282,10 @@ class Runner:
         await self._loose(errand, source)
 
     async def _from_pack(self, errand: _Errand, source: HttpSource) -> None:
-        """Place whatever comes as it comes."""
         filled = errand.begin()
-        if errand.parts:
-            await self._place([(errand, errand.files())])
         spans: list[Span] = [(run.start, run.stop) for run in filled]
-        async with aclosing(source.ranges(errand.batch.pack, spans)) as bunches:
-            async for bunch in bunches:
-                errand.parts.clear()
-                for index, data in bunch:
-                    errand.came(filled[index], data)
-                await self._place([(errand, errand.files())])
-                self._give_back(data for _, data in bunch)
+        owners = [(errand, run) for run in filled]
+        await self._place_as_it_comes([errand], owners, source.ranges(errand.batch.pack, spans))
         source.packs = True
 
     async def _place(

@@ -15,12 +15,12 @@ import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import islice
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import (
-    MAX_RANGES,
     USER_AGENT,
     HttpOptions,
     Span,
@@ -97,19 +97,12 @@ class Bulk:
         for path, spans in wanted:
             first = 0
             while first < len(spans):
-                some = spans[first : first + fitting(spans[first : first + MAX_RANGES])]
+                some = spans[first : first + fitting(islice(spans, first, None))]
                 requests.append(Request(train, path, Kind.RANGES, number + first, some))
                 first += len(some)
             number += len(spans)
         train.left = number
         return self._run(train, requests, traffic)
-
-    def stretch(
-        self, path: str, spans: Sequence[Span], traffic: Traffic
-    ) -> AsyncGenerator[list[Piece], None]:
-        """Adjoining spans, asked for as one range; as :meth:`ranges`."""
-        train = Train(len(spans))
-        return self._run(train, deque([Request(train, path, Kind.STRETCH, 0, spans)]), traffic)
 
     def wholes(
         self, paths: Sequence[str], sizes: Sequence[int], traffic: Traffic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -73,16 +73,32 @@ def retry_after_s(text: str | None) -> float | None:
     return min(max(when - time.time(), 0.0), _MAX_RETRY_AFTER_S)
 
 
-def range_header(spans: Sequence[Span]) -> str:
-    """The value of a Range header that asks for some spans."""
-    return "bytes=" + ",".join([f"{start}-{stop - 1}" for start, stop in spans])
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """The ranges that ascending spans make up: those that adjoin are one."""
+    ranges: list[Span] = []
+    for start, stop in spans:
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = (ranges[-1][0], stop)
+        else:
+            ranges.append((start, stop))
+    return ranges
 
 
-def fitting(spans: Sequence[Span]) -> int:
-    """How many of the spans one Range header can name; at least one."""
-    chars = len("bytes=")
-    for count, (start, stop) in enumerate(spans[:MAX_RANGES]):
-        chars += len(f"{start}-{stop - 1},")
-        if count and chars > _RANGE_HEADER_CHARS:
-            return count
-    return min(len(spans), MAX_RANGES)
+def range_header(ranges: Sequence[Span]) -> str:
+    """The value of a Range header that asks for some ranges."""
+    return "bytes=" + ",".join([f"{start}-{stop - 1}" for start, stop in ranges])
+
+
+def fitting(spans: Iterable[Span], most_ranges: int = MAX_RANGES) -> int:
+    """How many of the spans one Range header can name, joined; at least one, if there is one."""
+    chars, ranges, count, end = len("bytes="), 0, 0, -1
+    for start, stop in spans:
+        if start == end:
+            chars += len(f"{stop}") - len(f"{end}")
+        else:
+            ranges += 1
+            chars += len(f"{start}-{stop},")
+        if count and (ranges > most_ranges or chars > _RANGE_HEADER_CHARS):
+            break
+        count, end = count + 1, stop
+    return count

@@ -7,6 +7,7 @@ takes a fifth of a second to load; a run against a host that answers plainly nev
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 from manifests.errors import TransferError
+from syncclient.portion import Portion
 from syncclient.sources.bulk import Bulk
 from syncclient.sources.floor import SpeedFloor
 from syncclient.sources.host import HttpOptions, Span, Traffic, address, retry_after_s
@@ -99,8 +101,9 @@ class HttpSource:
     ) -> AsyncGenerator[list[Piece], None]:
         """The bytes of each half-open span, with its index; each once, in any order.
 
-        They come some at a time.  From a host without ranges everything is read with ``or_whole``,
-        else that is an error with status 200.
+        They come some at a time: those of one answer, or what came before it took long.  From a
+        host without ranges everything is read with ``or_whole``, else that is an error with status
+        200.
         """
         left = dict.fromkeys(range(len(wanted)))
         if self._bulk is not None:
@@ -118,8 +121,8 @@ class HttpSource:
             spans = [wanted[index] for index in order]
             source = await self.ordinary()
             async with aclosing(source.ranges(path, spans, or_whole=or_whole)) as pieces:
-                async for place, data in pieces:
-                    yield [(order[place], memoryview(data))]
+                async for bunch in _bunches(pieces):
+                    yield [(order[place], data) for place, data in bunch]
 
     async def together(
         self, wanted: Sequence[tuple[str, Sequence[Span]]]
@@ -146,7 +149,7 @@ class HttpSource:
         if self._bulk is not None:
             async with (
                 self._plainly(path),
-                aclosing(self._bulk.stretch(path, spans, self.traffic)) as bunches,
+                aclosing(self._bulk.ranges(path, spans, self.traffic)) as bunches,
             ):
                 async for bunch in bunches:
                     self._strikes = 0
@@ -204,3 +207,22 @@ class HttpSource:
             if self._strikes >= _STRIKES and self._bulk is not None:
                 self._bulk.close()
                 self._bulk = None
+
+
+async def _bunches(
+    pieces: AsyncIterator[tuple[int, bytearray]],
+) -> AsyncGenerator[list[Piece], None]:
+    """Pieces as many at a time as came quickly; also what came before an error."""
+    portion, clock = Portion[Piece](), asyncio.get_running_loop().time
+    failed: TransferError | None = None
+    try:
+        async for place, data in pieces:
+            portion.add((place, memoryview(data)), 0, len(data), clock())
+            if portion.is_enough(clock()):
+                yield portion.take()
+    except TransferError as error:
+        failed = error
+    if rest := portion.take():
+        yield rest
+    if failed is not None:
+        raise failed

@@ -10,18 +10,25 @@ zeroing it twice, cost as much as receiving.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, insort
 from typing import Any, Final, Protocol, TypeVar
 
 from manifests.digest import CHUNK_BYTES
 
 # A disk that takes longer than this is no fault of a host's.
 _LONG_S: Final = 0.5
-# Blocks that are kept; what is small costs little to get anew, and little is larger than a chunk.
-_BLOCKS: Final = 8
+# What is kept of it; what is small costs little to get anew, and little is larger than a chunk.
+_SPARE_BYTES: Final = 32 * 2**20
 _SMALL_BYTES: Final = 64 * 2**10
 _LARGE_BYTES: Final = CHUNK_BYTES
 
 T = TypeVar("T")
+
+
+class _Block(bytearray):
+    """Memory that is used again; ``lent`` bytes of it are in use."""
+
+    lent = 0
 
 
 class Resting(Protocol):
@@ -44,24 +51,38 @@ class Intake:
         self._connections: set[Resting] = set()
         self._writing = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._spare: list[bytearray] = []
+        # Ascending by length.
+        self._spare: list[_Block] = []
+        self._spare_bytes = 0
 
     def room(self, size_bytes: int) -> memoryview:
         """Memory for so many bytes, with anything in it."""
-        if size_bytes > _SMALL_BYTES:
-            for place, block in enumerate(self._spare):
-                if len(block) >= size_bytes:
-                    return memoryview(self._spare.pop(place))[:size_bytes]
-        return memoryview(bytearray(size_bytes))
+        if not _SMALL_BYTES < size_bytes <= _LARGE_BYTES:
+            return memoryview(bytearray(size_bytes))
+        place = bisect_left(self._spare, size_bytes, key=len)
+        if place < len(self._spare):
+            block = self._spare.pop(place)
+            self._spare_bytes -= len(block)
+        else:
+            block = _Block(size_bytes)
+        block.lent = size_bytes
+        return memoryview(block)[:size_bytes]
 
-    def give_back(self, room: memoryview) -> None:
-        """Let memory be used again; nobody may look at it any more."""
-        block = room.obj
-        if isinstance(block, bytearray) and _SMALL_BYTES < len(block) <= _LARGE_BYTES:
-            # The smallest that suits is taken first, and suits fewest.
-            self._spare.append(block)
-            self._spare.sort(key=len)
-            del self._spare[:-_BLOCKS]
+    def give_back(self, part: memoryview) -> None:
+        """Let memory be used again, when each part of it is given back, once.
+
+        Nobody may look at that part any more.
+        """
+        block = part.obj
+        if not isinstance(block, _Block):
+            return
+        block.lent -= len(part)
+        if not block.lent:
+            insort(self._spare, block, key=len)
+            self._spare_bytes += len(block)
+            # The smallest suits fewest.
+            while self._spare_bytes > _SPARE_BYTES:
+                self._spare_bytes -= len(self._spare.pop(0))
 
     def join(self, connection: Resting) -> None:
         """One more connection."""

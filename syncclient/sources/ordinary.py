@@ -34,6 +34,7 @@ from syncclient.sources.host import (
     Traffic,
     address,
     fitting,
+    joined,
     range_header,
     retry_after_s,
 )
@@ -137,21 +138,22 @@ class OrdinarySource:
         """
         left = list(range(len(wanted)))
         while left:
-            group = left[: fitting([wanted[index] for index in left[: self._most_ranges]])]
+            group = left[: fitting((wanted[index] for index in left), self._most_ranges)]
+            spans = [wanted[index] for index in group]
+            asked = len(joined(spans))
             delivered: set[int] = set()
             try:
-                spans = [wanted[index] for index in group]
                 async for place, data in self._request_spans(path, spans):
                     delivered.add(group[place])
                     yield group[place], data
             except _RangesRefusedError as error:
-                if or_whole and error.status == _OK and len(group) == 1:
+                if or_whole and error.status == _OK and asked == 1:
                     async for place, data in self._from_whole(path, [wanted[n] for n in left]):
                         yield left[place], data
                     return
-                if len(group) == 1 or delivered:
+                if asked == 1 or delivered:
                     raise
-                self._most_ranges = max(1, len(group) // 2)
+                self._most_ranges = max(1, asked // 2)
             if delivered and len(delivered) < len(group):
                 # A host may answer some of the ranges only (RFC 9110, 14.2).
                 self._most_ranges = 1
@@ -198,8 +200,9 @@ class OrdinarySource:
     async def _request_spans(
         self, path: str, spans: Sequence[Span]
     ) -> AsyncGenerator[tuple[int, bytearray], None]:
-        async with self._request(path, {"Range": range_header(spans)}) as response:
-            if response.status in _RANGE_REFUSALS and not self._is_whole(response, spans):
+        ranges = joined(spans)
+        async with self._request(path, {"Range": range_header(ranges)}) as response:
+            if response.status in _RANGE_REFUSALS and not self._is_whole(response, ranges):
                 raise _RangesRefusedError(
                     f"{self._url(path)} answers {response.status} to a request for ranges",
                     status=response.status,
@@ -210,17 +213,21 @@ class OrdinarySource:
                     yield found
                 return
             got = (
-                spans[0] if response.status == _OK else self._content_range(response.headers, path)
+                ranges[0]
+                if response.status == _OK
+                else self._content_range(response.headers, path)
             )
             async for found in self._slices(response, path, got, dict(enumerate(spans))):
                 yield found
             if await response.content.read(1):
                 raise self._error(path, "sent more bytes than it said")
 
-    def _is_whole(self, response: aiohttp.ClientResponse, spans: Sequence[Span]) -> bool:
+    def _is_whole(self, response: aiohttp.ClientResponse, ranges: Sequence[Span]) -> bool:
         """A host without ranges may still answer a request for all bytes."""
         return (
-            response.status == _OK and len(spans) == 1 and spans[0] == (0, response.content_length)
+            response.status == _OK
+            and len(ranges) == 1
+            and ranges[0] == (0, response.content_length)
         )
 
     def _content_range(self, headers: Mapping[str, str], path: str) -> Span:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, cast
 
+from manifests.digest import CHUNK_BYTES
 from syncclient.sources.floor import SpeedFloor
-from syncclient.sources.host import Span
+from syncclient.sources.host import Span, joined
 from syncclient.sources.intake import Intake
 
 Piece = tuple[int, memoryview]
@@ -33,6 +34,12 @@ _MAX_PART_HEAD_BYTES: Final = 4 * 2**10
 _MAX_REFUSAL_BYTES: Final = 64 * 2**10
 # What may wait for the caller before its connection is left to fill up.
 _HELD_BYTES: Final = 8 * 2**20
+# Pieces that adjoin are received into one room, if they are no more than this.
+_ROOM_BYTES: Final = CHUNK_BYTES
+# What is shown of an answer before it is whole: so much, or what has waited for so long.  To wake
+# the caller for each half megabyte costs a few percent of a run of small files.
+_SHOWN_BYTES: Final = CHUNK_BYTES
+_SHOWN_AFTER_S: Final = 0.1
 _OK: Final = 200
 _PARTIAL: Final = 206
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3}) ?(.*)")
@@ -61,22 +68,36 @@ class RefusedError(BulkError):
 class Train:
     """Some requests whose pieces one caller waits for.
 
-    ``left`` pieces are to come; ``refusal`` is the gravest of what the host said of those that it
-    would not give.
+    ``left`` pieces are to come; ``begun`` are those of an answer that is not whole, which are
+    ``ready`` when ``late`` comes.  ``refusal`` is the gravest of what the host said of those that
+    it would not give.
     ``paused`` is the connection that waits until the caller has taken what is ``ready``.
     """
 
     left: int
     ready: list[Piece] = field(default_factory=list)
     ready_bytes: int = 0
+    begun: list[Piece] = field(default_factory=list)
+    begun_bytes: int = 0
+    late: asyncio.TimerHandle | None = None
     refusal: RefusedError | None = None
     error: BulkError | None = None
     received_bytes: int = 0
     news: asyncio.Event = field(default_factory=asyncio.Event)
     paused: Pipeline | None = None
 
+    def show(self) -> None:
+        """Let the caller have all that came."""
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
+        self.ready += self.begun
+        self.ready_bytes += self.begun_bytes
+        self.begun, self.begun_bytes = [], 0
+        self.news.set()
+
     def take(self) -> list[Piece]:
-        """What has come since the last call."""
+        """What was shown since the last call."""
         self.news.clear()
         ready, self.ready, self.ready_bytes = self.ready, [], 0
         self.resume()
@@ -107,10 +128,9 @@ class Request:
     def deliver(self, piece: memoryview) -> None:
         """Hand over the next piece."""
         train = self.train
-        train.ready.append((self.first, piece))
-        train.ready_bytes += len(piece)
+        train.begun.append((self.first, piece))
+        train.begun_bytes += len(piece)
         train.left -= 1
-        train.news.set()
         self.first, self.spans = self.first + 1, self.spans[1:]
 
     def refuse(self, error: RefusedError) -> None:
@@ -124,19 +144,16 @@ class Request:
     @property
     def asked(self) -> Sequence[Span]:
         """The ranges that are asked for; none for a whole resource."""
-        if self.kind is Kind.RANGES:
-            return self.spans
-        return [(self.spans[0][0], self.spans[-1][1])] if self.kind is Kind.STRETCH else ()
+        return joined(self.spans) if self.kind is Kind.RANGES else ()
 
 
 class Kind(Enum):
-    """How pieces are asked for: as ranges, as one range that they make up, as a whole resource.
+    """How pieces are asked for: as the ranges that they make up, or as a whole resource.
 
     A document is a whole resource of at most the size of its one piece.
     """
 
     RANGES = auto()
-    STRETCH = auto()
     WHOLE = auto()
     DOCUMENT = auto()
 
@@ -156,7 +173,7 @@ class Pipeline(asyncio.BufferedProtocol):
         self._buffer = bytearray(_RECEIVE_BYTES)
         self._view = memoryview(self._buffer)
         self._start = self._stop = 0
-        # The rest of a piece that is received where it belongs.
+        # The rest of a room whose bytes are received where they belong.
         self._direct = self._view[:0]
         self._steps = self._answers()
 
@@ -177,8 +194,6 @@ class Pipeline(asyncio.BufferedProtocol):
         self._floor.brought(nbytes)
         if self._direct:
             self._direct = self._direct[nbytes:]
-            if self._direct:
-                return
         else:
             self._stop += nbytes
         try:
@@ -229,7 +244,7 @@ class Pipeline(asyncio.BufferedProtocol):
         if error is not None and self.waiting:
             self.waiting[0].train.error = error
         for request in self.waiting:
-            request.train.news.set()
+            request.train.show()
         self.waiting.clear()
 
     # ----------------------------------------------------------------- the answers
@@ -255,13 +270,13 @@ class Pipeline(asyncio.BufferedProtocol):
             if status in {_OK, _PARTIAL} or length > _MAX_REFUSAL_BYTES:
                 raise BulkError(f"answers {status}")
             # What a refusal says is no part of what was received.
-            yield from self._into(Train(0), memoryview(bytearray(length)))
+            yield from self._drop(length)
             again = headers.get("retry-after")
             request.refuse(RefusedError(request.path, status, reason, again))
             return
         boundary = _BOUNDARY.fullmatch(headers.get("content-type", "")) if asked else None
         if boundary is not None:
-            yield from self._parts(request, boundary[1].encode(), length)
+            yield from self._parts(request, asked, boundary[1].encode(), length)
             return
         if request.kind is Kind.DOCUMENT and length <= request.spans[0][1]:
             request.spans = ((0, length),)
@@ -270,37 +285,72 @@ class Pipeline(asyncio.BufferedProtocol):
         if asked:
             _check_range(headers, asked[0])
         while request.spans:
-            yield from self._piece(request)
+            yield from self._pieces(request)
 
     def _parts(
-        self, request: Request, boundary: bytes, length: int
+        self, request: Request, asked: Sequence[Span], boundary: bytes, length: int
     ) -> Generator[None, None, None]:
         """The parts of a multipart answer (RFC 9110, 14.6): what was asked for, in that order."""
         train, before = request.train, request.train.received_bytes
-        if request.kind is not Kind.RANGES:
-            raise BulkError("sends parts")
-        while request.spans:
+        for span in asked:
             text = yield from self._until(b"\r\n\r\n", _MAX_PART_HEAD_BYTES)
             train.received_bytes += len(text) + 4
             mark, _, lines = text.lstrip(b"\r\n").partition(b"\r\n")
             if mark != b"--" + boundary:
                 raise BulkError("sends a malformed multipart answer")
-            _check_range(_parse_headers(lines), request.spans[0])
-            yield from self._piece(request)
+            _check_range(_parse_headers(lines), span)
+            place, stop = span
+            while place < stop:
+                place = yield from self._pieces(request)
         rest = length - (train.received_bytes - before)
         if not 0 <= rest <= _MAX_PART_HEAD_BYTES:
             raise BulkError("sends a multipart answer of another length")
-        yield from self._into(train, memoryview(bytearray(rest)))
+        yield from self._drop(rest)
+        train.received_bytes += rest
 
-    def _piece(self, request: Request) -> Generator[None, None, None]:
+    def _pieces(self, request: Request) -> Generator[None, None, int]:
+        """Receive pieces that adjoin into one room, and deliver each when it is whole.
+
+        Where the last of them ends.
+        """
         start, stop = request.spans[0]
-        piece, train = self._intake.room(stop - start), request.train
-        yield from self._into(train, piece)
+        for begin, end in request.spans[1:]:
+            if begin != stop or end - start > _ROOM_BYTES:
+                break
+            stop = end
+        room, have, place = self._intake.room(stop - start), 0, start
+        while True:
+            first, place = place, request.spans[0][1]
+            have = yield from self._receive(room, have, place - start)
+            self._deliver(request, room[first - start : place - start])
+            if place == stop:
+                return place
+
+    def _deliver(self, request: Request, piece: memoryview) -> None:
+        train = request.train
+        train.received_bytes += len(piece)
         self.has_answered = True
         request.deliver(piece)
+        if not request.spans or train.begun_bytes >= _SHOWN_BYTES:
+            train.show()
+        else:
+            self._show_later(train)
         if train.ready_bytes > _HELD_BYTES and train.paused is None:
             self.pause()
             train.paused = self
+
+    def _show_later(self, train: Train) -> None:
+        """Show what came when it has waited for some time, in which nothing kept us from more."""
+        if train.late is None and self._transport is not None:
+            loop = asyncio.get_running_loop()
+            train.late = loop.call_later(_SHOWN_AFTER_S, self._show, train)
+
+    def _show(self, train: Train) -> None:
+        train.late = None
+        if self._pauses:
+            self._show_later(train)
+        else:
+            train.show()
 
     # ----------------------------------------------------------------- the bytes
 
@@ -317,16 +367,24 @@ class Pipeline(asyncio.BufferedProtocol):
         self._start = end + len(mark)
         return text
 
-    def _into(self, train: Train, piece: memoryview) -> Generator[None, None, None]:
-        """Fill a piece: from what is buffered, then straight from the socket."""
-        have = min(len(piece), self._stop - self._start)
-        piece[:have] = self._view[self._start : self._start + have]
-        self._start += have
-        if have < len(piece):
+    def _receive(self, room: memoryview, have: int, least: int) -> Generator[None, None, int]:
+        """Go on filling a room: from what is buffered, then straight from the socket.
+
+        How much of it is filled, at least ``least``.
+        """
+        more = min(len(room) - have, self._stop - self._start)
+        room[have : have + more] = self._view[self._start : self._start + more]
+        self._start, have = self._start + more, have + more
+        while have < least:
             self._start = self._stop = 0
-            self._direct = piece[have:]
+            self._direct = room[have:]
             yield
-        train.received_bytes += len(piece)
+            have = len(room) - len(self._direct)
+        return have
+
+    def _drop(self, size_bytes: int) -> Generator[None, None, None]:
+        """Read over so many bytes."""
+        yield from self._receive(memoryview(bytearray(size_bytes)), 0, size_bytes)
 
 
 def read_answers(data: bytes, spans: Sequence[Span], *, whole_bytes: int) -> list[Piece]:
@@ -344,6 +402,7 @@ def read_answers(data: bytes, spans: Sequence[Span], *, whole_bytes: int) -> lis
         count = min(len(room), len(view))
         room[:count], view = view[:count], view[count:]
         pipeline.buffer_updated(count)
+    train.show()
     if train.error is not None:
         raise train.error
     return train.take()

@@ -44,9 +44,14 @@ def test_runs_bring_every_wanted_byte_once(
         for row in range(run.first, run.last):
             begin = offsets[row] - run.start
             got.append(body[begin : begin + lengths[row]])
-        assert run.stop - run.start <= max_bytes or run.last == run.first + 1
+        end = offsets[run.last - 1] + lengths[run.last - 1]
+        assert end - run.start <= max_bytes or run.last == run.first + 1
     assert got == [files[row] for row in wanted]
     assert [run.first for run in found[1:]] == [run.last for run in found[:-1]]
+    for one, two in pairwise(found):
+        # They adjoin, or there is a gap before the second one's first file.
+        end = offsets[one.last - 1] + lengths[one.last - 1]
+        assert one.stop == (two.start if two.start - end <= gap_bytes else end)
 
 
 @given(sizes=SIZES, data=st.data(), gap_bytes=st.integers(0, 8))

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -23,6 +24,7 @@ from syncclient.batch import Batch, Outcome
 from syncclient.fetch import Runner
 from syncclient.sources.host import HttpOptions
 from syncclient.sources.http import HttpSource
+from syncclient.sources.limits import TokenBucket
 from syncclient.tree import FileStat
 from tests.support.batches import MTIME_NS, bucket_batch, large_batch
 from tests.support.client import contents, trashed
@@ -42,6 +44,8 @@ from tests.support.rawhost import (
     times,
 )
 from tests.support.releases import Publisher, make_publisher, random_files
+
+T = TypeVar("T")
 
 BUCKET = 1
 LARGE = random.Random(7).randbytes(3 * CHUNK_BYTES + 1234)  # noqa: S311 (test data)
@@ -122,6 +126,83 @@ async def test_a_slow_disk_is_not_laid_to_a_host(publisher: Publisher, tmp_path:
             await writing
     assert (outcome.error, outcome.problems, outcome.requests) == (None, [], 1)
     assert sorted(outcome.done) == list(range(len(batch.names)))
+
+
+class CountingRunner(Runner):
+    """Counts what it hands to the disk, and tells when it is there."""
+
+    handed = 0
+
+    def __init__(self, run: str) -> None:
+        super().__init__(run)
+        self.placed = asyncio.Event()
+
+    async def on_disk(self, function: Callable[[], T]) -> T:
+        """Count, and tell."""
+        self.handed += 1
+        done = await super().on_disk(function)
+        self.placed.set()
+        return done
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_file_does_not_wait_for_the_rest_of_its_range(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, *, known: bool
+) -> None:
+    """What stalls in the middle of bucket 1 holds up neither its first files nor bucket 2."""
+    publisher = make_publisher(tmp_path_factory.mktemp("release"))
+    ids = [*range(1, 100, 10), 2]
+    publisher.publish("y1", random_files(ids, size_bytes=200_000))
+    batches = [bucket_batch(publisher.newest, bucket, tmp_path) for bucket in (2, 1)]
+    whole = batches[1].size_bytes
+
+    def stalling(_: Request, answer: Answer) -> Answer:
+        return replace(answer, stall_after=whole * 2 // 3)
+
+    with raw_host(publisher.repo, for_paths("packs/y1/original/0001", stalling)) as host:
+        async with (
+            CountingRunner("run") as runner,
+            HttpSource(host.url, HttpOptions(timeout_s=2), intake=runner.intake) as source,
+        ):
+            source.packs = True if known else None
+            running = asyncio.create_task(runner.run(batches, source))
+            while not running.done() and not (tmp_path / "original" / "0001").exists():
+                runner.placed.clear()
+                placed = asyncio.create_task(runner.placed.wait())
+                await asyncio.wait({placed, running}, return_when=asyncio.FIRST_COMPLETED)
+                placed.cancel()
+            assert not running.done()
+            found = contents(tmp_path)
+            running.cancel()
+            await asyncio.wait({running})
+    assert found.items() < publisher.newest.tree().items()
+    assert {path.split("/")[1] for path in found} == {"0001", "0002"}
+    assert host.asked("packs/y1/original/0001")[0].request.spans == [(0, whole)]
+
+
+@pytest.mark.parametrize("rate_bytes_s", [0, 10**9])
+async def test_a_batch_that_comes_quickly_is_placed_in_one_go(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    rate_bytes_s: int,
+) -> None:
+    """Whatever its pieces, and in both ways to ask: its new folder appears with all in it."""
+    monkeypatch.setattr("syncclient.portion._WAIT_S", 60)
+    monkeypatch.setattr("syncclient.sources.pipeline._SHOWN_AFTER_S", 60)
+    publisher = make_publisher(tmp_path_factory.mktemp("release"))
+    publisher.publish("y1", random_files(range(1, 100, 10), size_bytes=200_000))
+    with raw_host(publisher.repo) as host:
+        async with (
+            CountingRunner("run") as runner,
+            HttpSource(
+                host.url, HttpOptions(), TokenBucket(rate_bytes_s), runner.intake
+            ) as source,
+        ):
+            outcome = await alone(runner, bucket_batch(publisher.newest, 1, tmp_path), source)
+            assert runner.handed == 1
+    assert len(outcome.done) == 10
+    assert len(host.log) == 1
 
 
 async def test_only_the_wanted_ranges_are_fetched(publisher: Publisher, tmp_path: Path) -> None:

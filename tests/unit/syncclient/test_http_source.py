@@ -12,8 +12,9 @@ import pytest
 
 from manifests.errors import TransferError
 from syncclient.sources.bulk import Bulk
-from syncclient.sources.host import HttpOptions, Span, fitting, range_header
+from syncclient.sources.host import HttpOptions, Span, fitting, joined, range_header
 from syncclient.sources.http import HttpSource
+from syncclient.sources.limits import TokenBucket
 from tests.support.rawhost import (
     Answer,
     Ranges,
@@ -74,6 +75,53 @@ async def test_ranges_come_by_one_request_and_are_counted() -> None:
         traffic = source.traffic.take()
         assert traffic.requests == len(host.log) == 1
         assert traffic.received_bytes == host.sent_bytes
+
+
+@pytest.mark.parametrize(
+    "spans", [[(0, 10), (10, 300), (500, 900), (900, 901)], [(7, 8), (8, 99)]]
+)
+@pytest.mark.parametrize("ranges", [Ranges.MANY, Ranges.ONE])
+async def test_spans_that_adjoin_are_asked_for_as_one_range(
+    spans: list[Span], ranges: Ranges
+) -> None:
+    async with source_of(ranges=ranges) as (source, host):
+        found = await read(source, spans)
+        assert found == {n: DATA[start:stop] for n, (start, stop) in enumerate(spans)}
+        asked = host.log[0].request.spans
+        assert asked == [(spans[0][0], spans[1][1]), *joined(spans[2:])]
+        assert len(asked) == len(spans) // 2
+        assert len(host.log) == (1 if ranges is Ranges.MANY or len(asked) == 1 else 2 + len(asked))
+
+
+async def test_what_waits_for_the_rest_of_its_answer_is_shown_all_the_same() -> None:
+    def stalling(_: Request, answer: Answer) -> Answer:
+        return replace(answer, stall_after=700)
+
+    spans = [(0, 300), (300, 600), (600, 900)]
+    async with (
+        source_of(stalling) as (source, _),
+        aclosing(source.ranges("data", spans)) as bunches,
+    ):
+        found = [(index, bytes(data)) for index, data in await anext(bunches)]
+    assert found == [(0, DATA[:300]), (1, DATA[300:600])]
+
+
+async def test_in_the_ordinary_way_too_what_came_before_an_error_is_shown() -> None:
+    spans, found = [(0, 300), (300, 600), (600, 900)], dict[int, bytes]()
+    with raw_host(content, cut(700)) as host:
+        limited = HttpSource(host.url, HttpOptions(timeout_s=5), TokenBucket(10**9))
+        async with limited as source, aclosing(source.ranges("data", spans)) as bunches:
+            with pytest.raises(TransferError, match="cut"):  # noqa: PT012 (what comes before it is asserted)
+                async for bunch in bunches:
+                    found |= {index: bytes(data) for index, data in bunch}
+    assert found == {0: DATA[:300], 1: DATA[300:600]}
+
+
+async def test_what_a_cut_leaves_is_not_asked_for_again() -> None:
+    spans = [(0, 300), (300, 600), (600, 900)]
+    async with source_of(once(cut(700), honest)) as (source, host):
+        assert len(await read(source, spans)) == len(spans)
+        assert [each.request.spans for each in host.log] == [[(0, 900)], [(600, 900)]]
 
 
 async def test_more_ranges_than_one_request_may_name() -> None:
@@ -227,6 +275,18 @@ def test_a_request_names_as_many_ranges_as_a_header_may_hold() -> None:
     assert 100 < count <= 128
     assert len(range_header(spans[:count])) <= 3800
     assert fitting(spans[:1]) == 1
+    assert fitting(spans, 3) == 3
+    assert fitting([]) == 0
+
+
+def test_spans_that_adjoin_are_one_range_of_a_header() -> None:
+    spans = [(start, start + 10) for start in range(9 * 10**8, 11 * 10**8, 10**6)]
+    halves = [half for a, b in spans for half in ((a, a + 5), (a + 5, b))]
+    assert fitting(halves) == 2 * fitting(spans) == 2 * 128
+    assert joined(halves) == spans
+    assert fitting(halves, 1) == 2
+    wide = [(10**18 + start, 10**18 + start + 10) for start in range(0, 10_000, 20)]
+    assert len(range_header(wide[: fitting(wide)])) <= 3800
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_memory_is_used_again_once_it_is_given_back() -> None:
     assert intake.room(4 * MIB).obj is not first.obj
 
 
+def test_memory_is_used_again_when_all_parts_of_it_are_given_back() -> None:
+    intake = Intake()
+    room = intake.room(3 * MIB)
+    first, second = room[:MIB], room[MIB:]
+    intake.give_back(second)
+    assert intake.room(MIB).obj is not room.obj
+    intake.give_back(first)
+    assert intake.room(MIB).obj is room.obj
+
+
 @pytest.mark.parametrize("size", [0, 1000, 4 * MIB + 1])
 def test_memory_of_another_size_is_not_kept(size: int) -> None:
     intake = Intake()
@@ -82,10 +92,10 @@ def test_memory_of_another_size_is_not_kept(size: int) -> None:
 
 def test_little_memory_is_kept_the_largest_of_it() -> None:
     intake = Intake()
-    small = [intake.room(MIB) for _ in range(20)]
+    small = [intake.room(MIB) for _ in range(40)]
     large = [intake.room(2 * MIB) for _ in range(3)]
     for room in (*small, *large):
         intake.give_back(room)
-    again = {id(intake.room(MIB).obj) for _ in range(20)}
-    assert len(again & {id(room.obj) for room in small}) == 5
+    again = {id(intake.room(MIB).obj) for _ in range(40)}
+    assert len(again & {id(room.obj) for room in small}) == 32 - 2 * 3
     assert len(again & {id(room.obj) for room in large}) == 3
