@@ -67,6 +67,12 @@ class Dataset:
         """Files that the second release adds."""
         return round(self.shape.files * self.shape.added)
 
+    @property
+    def added_ids(self) -> range:
+        """Their ids: above all of the first release."""
+        top = 2 * self.shape.files
+        return range(top + 1, top + 1 + self.added_files)
+
     @cached_property
     def changed_ids(self) -> frozenset[int]:
         """Ids whose file is another one in the second release."""
@@ -84,6 +90,10 @@ class Dataset:
         """Bytes that an upgrade fetches."""
         sizes = dict(zip(self.ids, self.sizes, strict=False))
         return sum(self.sizes[self.shape.files :]) + sum(sizes[one] for one in self.changed_ids)
+
+    def moved_paths(self) -> list[str]:
+        """Paths that an upgrade fetches."""
+        return [self.path(one) for one in (*sorted(self.changed_ids), *self.added_ids)]
 
     @property
     def size_bytes(self) -> int:
@@ -165,6 +175,5 @@ def _write_second(dataset: Dataset) -> None:
             writer.write(f"{second}/{path}", post_id, size, 1)
         else:
             os.link(f"{first}/{path}", f"{second}/{path}")
-    top = 2 * dataset.shape.files
-    for number, size in enumerate(dataset.sizes[dataset.shape.files :], 1):
-        writer.write(f"{second}/{dataset.path(top + number)}", top + number, size, 0)
+    for post_id, size in zip(dataset.added_ids, dataset.sizes[dataset.shape.files :], strict=True):
+        writer.write(f"{second}/{dataset.path(post_id)}", post_id, size, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -118,20 +119,23 @@ def _upgrade(*flags: str) -> Work:
 
 
 def _published(arena: Arena, place: Path) -> None:
-    """A repository with the first release, beside the tree of the second."""
-    for release in ("y1", "y2"):
-        # Millions of files: `cp` takes a quarter of the time of shutil.
-        do(["cp", "-a", str(arena.dataset.tree(release)), str(place / release)])
-    buckets = arena.dataset.shape.buckets
-    words = ("init", place / _REPO, "--dataset", "bench", "--buckets", buckets)
+    """A repository with the first release, and its tree, which has become the second."""
+    dataset, tree = arena.dataset, place / TREE
+    # Millions of files: `cp` takes a quarter of the time of shutil.
+    do(["cp", "-a", str(dataset.tree("y1")), str(tree)])
+    words = ("init", place / _REPO, "--dataset", "bench", "--buckets", dataset.shape.buckets)
     do(argv("bucketsync-server", *words))
-    do(_publish_words(place, "y1", place / "y1"))
+    do(_publish_words(place, "y1"))
+    for path in dataset.moved_paths():
+        # A layer has hard links to what is replaced.
+        (tree / path).unlink(missing_ok=True)
+        shutil.copy2(dataset.tree("y2") / path, tree / path)
 
 
-def _publish_words(place: Path, release: str, tree: Path) -> list[str]:
-    words = ("--json", place / _REPO, "--release", release, "--tree", tree, "--link", "hard")
-    return argv("bucketsync-server", "publish", *words)
+def _publish_words(place: Path, release: str) -> list[str]:
+    words = ("--json", place / _REPO, "--release", release, "--tree", place / TREE)
+    return argv("bucketsync-server", "publish", *words, "--link", "hard")
 
 
 def _publish(_: Arena, place: Path, meter: Meter) -> Measured:
-    return meter.command(_publish_words(place, "y2", place / "y2"))
+    return meter.command(_publish_words(place, "y2"))
