@@ -53,7 +53,8 @@ def test_a_large_file_is_a_run_of_its_own() -> None:
 
 
 def test_the_gap_counts_towards_the_limit() -> None:
-    assert spans([0, 14], [10, 10], max_bytes=23) == [(0, 1, 0, 10), (1, 2, 14, 24)]
+    """What is cut for it adjoins all the same, so that both are one range of a request."""
+    assert spans([0, 14], [10, 10], max_bytes=23) == [(0, 1, 0, 14), (1, 2, 14, 24)]
     assert spans([0, 14], [10, 10], max_bytes=24) == [(0, 2, 0, 24)]
 
 
