@@ -63,11 +63,12 @@ def join(parts: Sequence[Table], dtype: np.dtype[np.void]) -> tuple[Rows, tuple[
     """All rows, one part after another (not sorted), with one list of extensions."""
     names = dict.fromkeys(name for part in parts for name in part.extensions)
     codes = {name: code for code, name in enumerate(names)}
-    rows = np.concatenate([part.rows for part in parts]) if parts else np.empty(0, dtype)
-    start = 0
+    rows, start = np.empty(sum(map(len, parts)), dtype), 0
     for part in parts:
-        new = np.array([codes[name] for name in part.extensions], np.uint32)
-        if len(part):
-            rows["ext"][start : start + len(part)] = new[part.rows["ext"]]
-        start += len(part)
+        place = slice(start, start + len(part))
+        rows[place] = part.rows
+        if part.extensions != tuple(names)[: len(part.extensions)]:
+            new = np.array([codes[name] for name in part.extensions], np.uint32)
+            rows["ext"][place] = new[part.rows["ext"]]
+        start = place.stop
     return rows, tuple(names)

@@ -3,15 +3,19 @@
 Only layers that share their bytes with a tree can lose any: those published with ``--in-place``
 and those of hard links (:mod:`server.record`).  Each of their files is compared with its record;
 one that differs is *overwritten*, one that is not there is *gone*, and both become a signed
-notice, so that clients wait for neither.
+notice, so that clients wait for neither.  Most buckets have been found intact
+when the tree was looked at (:mod:`server.publishing.guards`); this is about all others.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -20,9 +24,9 @@ from manifests.columns import U32
 from manifests.notices import Absence, Notices
 from manifests.paths import Layout
 from server.publishing.crew import Crew
-from server.publishing.look import are_as_recorded
+from server.publishing.guards import GuardTask, is_as_recorded, opened
 from server.record import ServedRecord, StatRows
-from syncclient.tree import Listing, list_bucket, open_below
+from syncclient.tree import Listing, list_bucket
 
 OVERWRITTEN: Final = "overwritten"
 GONE: Final = "gone"
@@ -30,20 +34,10 @@ GONE: Final = "gone"
 _ALONE_FOLDERS: Final = 50
 # Folders that a worker looks at for one message.
 _BATCH: Final = 8
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 
-_Place = tuple[str, str, int]
 _Name = tuple[int, bytes]
 _Stat = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GuardTask:
-    """One bucket folder below ``root``, and by layer what its files in there should be."""
-
-    root: str
-    variant: str
-    folder_name: str
-    expected: Mapping[str, StatRows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,34 +52,23 @@ class Lost:
 
 def find_lost(task: GuardTask) -> list[Lost]:
     """Compare one bucket folder with the record of each layer, by the stats of its files."""
-    parts = (task.variant, task.folder_name)
     try:
-        unlike = _unlike(task, parts)
+        unlike = _unlike(task)
+        parts = (task.variant, task.folder_name)
         seen = _seen(list_bucket(task.root, parts)) if unlike else {}
     except FileNotFoundError:
         unlike, seen = task.expected, {}
     return [_lost(task, layer, rows, seen) for layer, rows in unlike.items()]
 
 
-def _unlike(task: GuardTask, parts: tuple[str, ...]) -> Mapping[str, StatRows]:
+def _unlike(task: GuardTask) -> Mapping[str, StatRows]:
     """What is expected of those layers of which not all is as expected: mostly of none."""
-    root_fd = os.open(task.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        folder_fd = open_below(root_fd, parts)
-    finally:
-        os.close(root_fd)
-    try:
+    with opened(task) as folder_fd:
         return {
-            layer: rows for layer, rows in task.expected.items() if not _is_as(rows, folder_fd)
+            layer: rows
+            for layer, rows in task.expected.items()
+            if not is_as_recorded(rows, folder_fd)
         }
-    finally:
-        os.close(folder_fd)
-
-
-def _is_as(rows: StatRows, folder_fd: int) -> bool:
-    pairs = zip(rows["id"].tolist(), rows["ext"].tolist(), strict=True)
-    names = [b"%d.%b" % pair for pair in pairs]
-    return are_as_recorded(folder_fd, names, rows["size"], rows["mtime_ns"], rows["inode"])
 
 
 def _seen(listing: Listing) -> dict[_Name, _Stat]:
@@ -108,55 +91,102 @@ def _lost(task: GuardTask, layer: str, rows: StatRows, seen: Mapping[_Name, _Sta
     )
 
 
-def current_notices(
-    crew: Crew, record: ServedRecord, layers: Iterable[str], layout: Layout, before: Notices
-) -> Notices:
-    """The notices ``before``, with those about guarded ``layers`` as they are now.
+class Guard:
+    """Looks after the guarded ones of ``layers``: whether they still have what was published."""
 
-    A file that came back as it was, inode and all, is no longer absent.
-    """
-    guarded = [layer for layer in layers if record.source(layer) is not None]
-    ids: defaultdict[tuple[str, str, str], list[U32]] = defaultdict(list)
-    # Layers published from one tree share its folders, and each folder is listed once.
-    places = _places(record, guarded)
-    tasks = (_task(record, place, held, layout) for place, held in places.items())
-    alone = len(places) < _ALONE_FOLDERS
-    for found in crew.run(find_lost, tasks, here=alone, batch=_BATCH):
-        for lost in found:
-            ids[lost.layer, lost.variant, OVERWRITTEN].append(lost.overwritten)
-            ids[lost.layer, lost.variant, GONE].append(lost.gone)
-    kept = [
-        absence
-        for absence in before.absences
-        if absence.layer not in guarded or absence.reason not in {OVERWRITTEN, GONE}
-    ]
-    news = [
-        Absence(layer=layer, variant=variant, ids=np.sort(np.concatenate(parts)), reason=reason)
-        for (layer, variant, reason), parts in ids.items()
-        if any(len(part) for part in parts)
-    ]
-    return Notices(absences=tuple(sorted(kept + news, key=lambda absence: absence.order)))
+    def __init__(self, record: ServedRecord, layers: Iterable[str], layout: Layout) -> None:
+        self._record = record
+        self._layers = sorted(layers)
+        self._layout = layout
+
+    def tasks(self, variant: str, bucket: int) -> tuple[GuardTask, ...] | None:
+        """What there is to look at of one bucket; None if a listing cannot be trusted there.
+
+        It does not tell of what is mounted over a file.
+        """
+        roots = self._places.get((variant, bucket), {})
+        if not self._mounted.isdisjoint(roots):
+            return None
+        return tuple(self._task(root, variant, bucket, layers) for root, layers in roots.items())
+
+    def notices(self, crew: Crew, before: Notices, intact: Iterable[tuple[str, int]]) -> Notices:
+        """The notices ``before``, with those about guarded layers as they are now.
+
+        Buckets that a survey has found ``intact`` are not looked at.
+        A file that came back as it was, inode and all, is no longer absent.
+        """
+        ids: defaultdict[tuple[str, str, str], list[U32]] = defaultdict(list)
+        known = frozenset(intact)
+        places = [
+            (root, *place, layers)
+            for place, roots in self._places.items()
+            if place not in known
+            for root, layers in roots.items()
+        ]
+        tasks = (self._task(*place) for place in places)
+        alone = len(places) < _ALONE_FOLDERS
+        for found in crew.run(find_lost, tasks, here=alone, batch=_BATCH):
+            for lost in found:
+                ids[lost.layer, lost.variant, OVERWRITTEN].append(lost.overwritten)
+                ids[lost.layer, lost.variant, GONE].append(lost.gone)
+        kept = [
+            absence
+            for absence in before.absences
+            if absence.layer not in self._sources or absence.reason not in {OVERWRITTEN, GONE}
+        ]
+        news = [
+            Absence(
+                layer=layer, variant=variant, ids=np.sort(np.concatenate(parts)), reason=reason
+            )
+            for (layer, variant, reason), parts in ids.items()
+            if any(len(part) for part in parts)
+        ]
+        return Notices(absences=tuple(sorted(kept + news, key=lambda absence: absence.order)))
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        """Where the files of each guarded layer lie."""
+        sources = {layer: self._record.source(layer) for layer in self._layers}
+        return {
+            layer: str(source.folder) for layer, source in sources.items() if source is not None
+        }
+
+    @cached_property
+    def _places(self) -> dict[tuple[str, int], dict[str, list[str]]]:
+        """By variant and bucket the roots of guarded layers with files there, and these layers.
+
+        Layers published from one tree share its folders, and each folder is looked at once.
+        """
+        places: dict[tuple[str, int], dict[str, list[str]]] = {}
+        for layer, root in self._sources.items():
+            for variant in self._record.variants(layer):
+                for bucket in self._record.buckets(layer, variant):
+                    places.setdefault((variant, bucket), {}).setdefault(root, []).append(layer)
+        return places
+
+    @cached_property
+    def _mounted(self) -> frozenset[str]:
+        """The roots of guarded layers that have mounts in them."""
+        return frozenset(root for root in set(self._sources.values()) if has_mounts(root))
+
+    def _task(self, root: str, variant: str, bucket: int, layers: Iterable[str]) -> GuardTask:
+        rows = {layer: self._record.expected(layer, variant, bucket) for layer in layers}
+        return GuardTask(
+            root=root,
+            variant=variant,
+            folder_name=self._layout.bucket_name(bucket),
+            # Copies, since a map of a whole file would be sent with each task.
+            expected={layer: np.array(part) for layer, part in rows.items() if part is not None},
+        )
 
 
-def _places(record: ServedRecord, guarded: Iterable[str]) -> dict[_Place, list[str]]:
-    """Root, variant and bucket of every folder with files of guarded layers, and these layers."""
-    places: defaultdict[_Place, list[str]] = defaultdict(list)
-    for layer in guarded:
-        source = record.source(layer)
-        root = str(source.folder) if source is not None else ""
-        for variant in record.variants(layer):
-            for bucket in record.buckets(layer, variant):
-                places[root, variant, bucket].append(layer)
-    return places
-
-
-def _task(record: ServedRecord, place: _Place, layers: Iterable[str], layout: Layout) -> GuardTask:
-    root, variant, bucket = place
-    rows = {layer: record.expected(layer, variant, bucket) for layer in layers}
-    return GuardTask(
-        root=root,
-        variant=variant,
-        folder_name=layout.bucket_name(bucket),
-        # Copies, since a map of a whole file would be sent with each task.
-        expected={layer: np.array(part) for layer, part in rows.items() if part is not None},
-    )
+def has_mounts(folder: str, table: Path = _MOUNTS) -> bool:
+    """Whether something is mounted below a folder, or may be: where the system does not tell."""
+    try:
+        lines = table.read_bytes().splitlines()
+    except OSError:
+        return True
+    # proc_pid_mountinfo(5): the fifth field, with these bytes as octal numbers.
+    path = os.fsencode(os.path.realpath(folder))
+    inside = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % ord(found[0]), path) + b"/"
+    return any(line.split(b" ", 5)[4].startswith(inside) for line in lines)

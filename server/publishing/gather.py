@@ -10,16 +10,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from manifests.digest import Digest
 from manifests.model import Descriptor
 from manifests.paths import Layout, SafePath
 from manifests.torrents.grouping import SizeSums, choose_piece_bytes
 from server.progress import Progress
+from server.publishing.absences import Guard
 from server.publishing.buckets import carry_out, survey
 from server.publishing.capacity import require_room, usable_methods
 from server.publishing.crew import Crew
 from server.publishing.harvest import Harvest
-from server.publishing.lineage import LayerFile, lineage_buckets
+from server.publishing.lineage import LayerFile, lineage_buckets, manifests_of, name_of_held
 from server.publishing.links import ROOM_HINT, Method, Target
 from server.publishing.memory import Memory
 from server.publishing.order import Order
@@ -33,17 +33,22 @@ _TRIAL_S: Final = 0.02
 _ALONE_S: Final = 0.1
 _ALONE_FILES: Final = 1000
 _ALONE_BYTES: Final = 50 * 10**6
-# Most buckets of most publishes are looked at in less time than a message takes.
+# Most buckets of most publishes are looked at in less time than a message takes.  So many go with
+# one if no trial has told how many are done in _TRIAL_S, and at most so many if one has.
 _SURVEYED_AT_ONCE: Final = 8
+_MOST_AT_ONCE: Final = 32
 _NS: Final = 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Aim:
-    """What all tasks of a run share; ``resumes`` if an earlier run began this layer."""
+    """What all tasks of a run share; ``resumes`` if an earlier run began this layer.
+
+    ``held`` names what the base holds of each variant.
+    """
 
     target: Target | None
-    base_digest: bytes | None
+    held: dict[str, bytes]
     lineages: dict[str, tuple[LayerFile, ...]]
     resumes: bool
 
@@ -57,6 +62,7 @@ class Gathering:
     layout: Layout
     base: Descriptor | None
     memory: Memory
+    guard: Guard
     crew: Crew
     progress: Progress
 
@@ -69,7 +75,7 @@ class Gathering:
         harvest, assets = Harvest(variants), list[SafePath]()
         aim = _Aim(
             target=self._target(variants),
-            base_digest=Digest.of(self.base.encode()).raw if self.base is not None else None,
+            held={variant: name_of_held(self.base, variant) for variant in variants},
             lineages={variant: self._lineage(variant) for variant in variants},
             resumes=self.order.release in self.memory.unfinished_layers(),
         )
@@ -151,11 +157,14 @@ class Gathering:
         self, tasks: Iterator[BucketTask], count: int
     ) -> Iterator[BucketReport | Workload]:
         """Survey ``count`` buckets, here as long as other processes would not end sooner."""
-        began_at, to_read = time.monotonic(), 0
+        began_at, to_read, batch = time.monotonic(), 0, _SURVEYED_AT_ONCE
         for done in range(count):
             elapsed_s = time.monotonic() - began_at
             left_s = elapsed_s / done * (count - done) if done else 0.0
-            if self.crew.is_eager or (elapsed_s > _TRIAL_S and left_s > _ALONE_S):
+            if self.crew.is_eager:
+                break
+            if elapsed_s > _TRIAL_S and left_s > _ALONE_S:
+                batch = min(done, _MOST_AT_ONCE)
                 break
             result = survey(next(tasks))
             if isinstance(result, Workload):
@@ -163,11 +172,12 @@ class Gathering:
                 if to_read > _ALONE_FILES:
                     self.crew.start()
             yield result
-        yield from self.crew.run(survey, tasks, batch=_SURVEYED_AT_ONCE)
+        yield from self.crew.run(survey, tasks, batch=batch)
 
     def _task(self, variant: str, bucket: int, aim: _Aim) -> BucketTask:
         tree, release = str(self.order.tree), self.order.release
-        look, settled = self.memory.look(tree, variant, bucket) or (None, b"")
+        look, held = self.memory.look(tree, variant, bucket) or (None, b"")
+        is_settled = held == aim.held[variant]
         return BucketTask(
             tree=tree,
             variant=variant,
@@ -175,18 +185,17 @@ class Gathering:
             layout=self.layout,
             lineage=aim.lineages[variant],
             look=look,
-            is_settled=settled == aim.base_digest,
+            is_settled=is_settled,
             links=self.memory.links(release, variant, bucket) if aim.resumes else None,
             target=aim.target,
+            guarded=self.guard.tasks(variant, bucket) if is_settled else None,
         )
 
     def _lineage(self, variant: str) -> tuple[LayerFile, ...]:
         """The manifests of a variant that the base has, oldest first."""
-        layers = self.base.layers if self.base is not None else ()
         return tuple(
             LayerFile(path=str(self.repository.object_path(ref.digest)), ref=ref)
-            for ref in (layer.manifests.get(variant) for layer in layers)
-            if ref is not None
+            for ref in manifests_of(self.base, variant)
         )
 
     def _target(self, variants: tuple[str, ...]) -> Target | None:
@@ -203,10 +212,11 @@ class Gathering:
     def _settle(self, report: BucketReport, target: Target | None) -> None:
         """Make a bucket's stage its folder in the layer, then remember the bucket."""
         variant, name = report.variant, self.layout.bucket_name(report.bucket)
-        final = self.repository.layer_folder(self.order.release) / variant / name
-        if report.placement is not Placement.KEPT and final.exists():
-            final.replace(self.repository.new_temporary())
+        # What lies where nothing must be goes in the end, with all that no bucket has.
         if report.placement is Placement.STAGED and target is not None:
+            final = self.repository.layer_folder(self.order.release) / variant / name
+            if final.exists():
+                final.replace(self.repository.new_temporary())
             final.parent.mkdir(parents=True, exist_ok=True)
             Path(target.stage(variant, name)).replace(final)
         self.memory.keep_bucket(
@@ -222,6 +232,6 @@ class Gathering:
 
 def _any_file(folders: Iterable[Path]) -> Path | None:
     """Some regular file in some bucket folder."""
-    buckets = chain.from_iterable(sorted(folder.iterdir()) for folder in folders)
+    buckets = chain.from_iterable(folder.iterdir() for folder in folders)
     files = chain.from_iterable(bucket.iterdir() for bucket in buckets if bucket.is_dir())
     return next((file for file in files if file.is_file() and not file.is_symlink()), None)

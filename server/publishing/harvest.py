@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,7 @@ class Harvest:
     def __init__(self, variants: tuple[str, ...]) -> None:
         self._parts: dict[str, dict[int, BucketReport]] = {variant: {} for variant in variants}
         self.strays = StrayLog()
+        self._counts = dict.fromkeys(variants, Counts())
         # How files were hashed for torrents, by variant; none without torrents.
         self.plans: dict[str, PiecePlan] = {}
 
@@ -33,6 +34,7 @@ class Harvest:
         """Take the report of a bucket; hashes for torrents are not kept in memory."""
         self._parts[report.variant][report.bucket] = replace(report, pieces=None)
         self.strays.add(report.variant, report.strays)
+        self._counts[report.variant] += report.counts
 
     def of(self, variant: str) -> Iterator[BucketReport]:
         """The reports of a variant, by bucket."""
@@ -48,13 +50,17 @@ class Harvest:
         """All reports, by variant and bucket."""
         return (report for variant in self.variants for report in self.of(variant))
 
-    def buckets(self) -> Iterator[tuple[str, int]]:
-        """Variant and number of every bucket that was looked at."""
-        return ((variant, bucket) for variant, parts in self._parts.items() for bucket in parts)
+    def buckets(self, variant: str) -> Iterable[int]:
+        """Every bucket of a variant that was looked at."""
+        return self._parts[variant].keys()
+
+    def intact(self) -> Iterator[tuple[str, int]]:
+        """Variant and number of every bucket of which guarded layers have lost nothing."""
+        return ((report.variant, report.bucket) for report in self.reports() if report.is_intact)
 
     def counts(self, variant: str) -> Counts:
         """Files and bytes of one variant."""
-        return sum((report.counts for report in self.of(variant)), Counts())
+        return self._counts[variant]
 
     def totals(self) -> dict[str, Totals]:
         """Files and bytes of the whole release, by variant."""

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from stat import S_ISREG
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -51,20 +51,24 @@ def is_racy(mtimes: I64, at_ns: int) -> Bools:
     return np.asarray(mtimes >= at_ns - ticks)
 
 
-def are_as_recorded(
-    folder_fd: int, names: Sequence[bytes], sizes: U64, mtimes: I64, inodes: U64
-) -> bool:
-    """Whether these are regular files of an open folder, each with its size, mtime and inode."""
+def find_recorded(
+    folder_fd: int, names: Sequence[str], sizes: U64, mtimes: I64, inodes: U64
+) -> frozenset[int] | None:
+    """The devices that these files of an open folder lie on.
+
+    None unless each is a regular file with its size, mtime and inode.
+    """
     try:
         found = [os.lstat(name, dir_fd=folder_fd) for name in names]
     except FileNotFoundError:
-        return False
-    return (
+        return None
+    are_as_recorded = (
         all(map(S_ISREG, {info.st_mode for info in found}))
         and array("Q", [info.st_size for info in found]).tobytes() == sizes.tobytes()
         and array("q", [info.st_mtime_ns for info in found]).tobytes() == mtimes.tobytes()
         and array("Q", [info.st_ino for info in found]).tobytes() == inodes.tobytes()
     )
+    return frozenset(info.st_dev for info in found) if are_as_recorded else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -154,15 +158,19 @@ class Look:
         )
         return old[same], new[same]
 
-    def is_all_of(self, folder_fd: int) -> bool:
-        """Whether an open folder has just these files, and none can have changed unnoticed."""
+    def find_all(self, folder_fd: int) -> Found | None:
+        """These files as they lie in an open folder.
+
+        None unless it has just them, and none can have changed unnoticed.
+        """
         if is_racy(self.mtimes, self.at_ns).any():
-            return False
+            return None
         # So many names, of which each one that is looked for is there: these and no others.
         if len(os.listdir(folder_fd)) != len(self):
-            return False
-        names = [name.encode() for name in self.names()]
-        return are_as_recorded(folder_fd, names, self.sizes, self.mtimes, self.inodes)
+            return None
+        names = self.names()
+        devices = find_recorded(folder_fd, names, self.sizes, self.mtimes, self.inodes)
+        return None if devices is None else Found(self, names, devices)
 
     def take_over(self, older: Look, old: Rows, new: Rows) -> dict[int, bytes]:
         """Write into our rows ``new`` what ``older`` knows of its rows ``old``.
@@ -201,3 +209,11 @@ class Look:
         if head["version"] != _VERSION:
             return None
         return cls(at_ns=head["at_ns"], extensions=tuple(head["extensions"]), **columns)
+
+
+class Found(NamedTuple):
+    """Files of a look, all found just now as they were: their names, and on which devices."""
+
+    look: Look
+    names: Sequence[str]
+    devices: frozenset[int]

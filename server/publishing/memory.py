@@ -26,6 +26,8 @@ _UNREADABLE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQL
 _VERSION: Final = 1
 _FAST: Final = 1
 _MAX_BLOB_BYTES: Final = 2**31
+# look.release names what a signed release holds of the variant (lineage.name_of_held), if that is
+# what was seen.
 _SCHEMA: Final = """
 CREATE TABLE look (tree TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL, release BLOB,
                    PRIMARY KEY (tree, variant, bucket));
@@ -115,7 +117,7 @@ class Memory:
         self._db.close()
 
     def look(self, tree: str, variant: str, bucket: int) -> tuple[bytes, bytes] | None:
-        """What was last seen in a bucket, and the digest of a release that holds just that."""
+        """What was last seen in a bucket, and the name of what holds just that, or nothing."""
         query = "SELECT data, release FROM look WHERE tree=? AND variant=? AND bucket=?"
         row = self._run(query, tree, variant, bucket).fetchone()
         return None if row is None else (bytes(row[0]), bytes(row[1] or b""))
@@ -171,12 +173,19 @@ class Memory:
                 query = "REPLACE INTO pieces VALUES (?, ?, ?, ?)"
                 self._run(query, layer, variant, bucket, pieces)
 
-    def keep_release(self, tree: str, release: bytes, buckets: Iterable[tuple[str, int]]) -> None:
-        """A release (its digest) is signed that holds what was last seen in these buckets."""
+    def keep_release(self, tree: str, variant: str, held: bytes, buckets: Iterable[int]) -> None:
+        """A release is signed that holds, of a variant, what was last seen in these buckets.
+
+        ``held`` names all that it holds of the variant.
+        """
+        # A row is written with its blob: none is where it says so already.
+        query = (
+            "UPDATE look SET release=? "
+            "WHERE tree=? AND variant=? AND bucket=? AND release IS NOT ?"
+        )
         with self._transaction():
-            for variant, bucket in buckets:
-                query = "UPDATE look SET release=? WHERE tree=? AND variant=? AND bucket=?"
-                self._run(query, release, tree, variant, bucket)
+            for bucket in buckets:
+                self._run(query, held, tree, variant, bucket, held)
 
     def keep_assets(self, tree: str, data: bytes) -> None:
         """Remember what the assets of a tree look like."""

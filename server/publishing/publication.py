@@ -29,7 +29,7 @@ from manifests.paths import METADATA_FOLDER, SafePath
 from server.audit.announce import tell_no_metadata
 from server.audit.auditing import AuditReport, audit_files
 from server.progress import Progress
-from server.publishing.absences import current_notices
+from server.publishing.absences import Guard
 from server.publishing.assets import (
     StoredAsset,
     asset_tasks,
@@ -48,6 +48,7 @@ from server.publishing.finishing import (
 )
 from server.publishing.gather import Gathering
 from server.publishing.harvest import Harvest
+from server.publishing.lineage import name_of_held
 from server.publishing.memory import Memory
 from server.publishing.metadata import Metadata, take_metadata
 from server.publishing.order import (
@@ -99,6 +100,8 @@ class Publication:
         self._out = out
         self._layout = signing.settings.layout
         self._history = read_history(signing)
+        record = ServedRecord(self._repository.root)
+        self._guard = Guard(record, sorted(self._history.layers), self._layout)
         check_name_is_new(order, self._history)
         check_folders(order, self._repository, signing.keys.folder)
         check_keys(signing)
@@ -133,6 +136,7 @@ class Publication:
                 layout=self._layout,
                 base=self.base,
                 memory=memory,
+                guard=self._guard,
                 crew=self._crew,
                 progress=progress,
             )
@@ -210,13 +214,7 @@ class Publication:
         guard_layer(repository, order, harvest)
         if order.materialize_packs:
             write_packs(repository, order, self._layout, harvest, self._crew)
-        notices = current_notices(
-            self._crew,
-            ServedRecord(repository.root),
-            sorted(self._history.layers),
-            self._layout,
-            self._history.notices,
-        )
+        notices = self._guard.notices(self._crew, self._history.notices, harvest.intact())
         for root in (repository.root, order.tree) if order.is_in_place else (repository.root,):
             sync_file_system(root)
         digest = self._sign(descriptor, notices)
@@ -224,7 +222,9 @@ class Publication:
         repository.remove_stages()
         with closing(self._memory()) as memory:
             memory.forget_layer(order.release)
-            memory.keep_release(str(order.tree), digest.raw, harvest.buckets())
+            for variant in harvest.variants:
+                held = name_of_held(descriptor, variant)
+                memory.keep_release(str(order.tree), variant, held, harvest.buckets(variant))
         return Published(descriptor=descriptor, digest=digest, notices=notices, torrents=torrents)
 
     def _make_torrents(self, harvest: Harvest) -> dict[str, MadeTorrents]:

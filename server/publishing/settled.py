@@ -1,6 +1,7 @@
 """Buckets that are as the base release holds them: what most buckets of a publish are.
 
-They cost a listing and a comparison with what is remembered, and nothing else.
+They cost a listing and a comparison with what is remembered, and a listing of each guarded layer
+that has files of them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import numpy as np
 from manifests.columns import empty
 from server.audit.inspection import FileTable
 from server.audit.tables import FILE_ROW
+from server.publishing.guards import is_intact
 from server.publishing.links import disk_error
-from server.publishing.look import Look
+from server.publishing.look import Found, Look
 from server.publishing.work import BucketReport, BucketTask, Counts, Placement
 from server.record import STAT_ROW
 from syncclient.tree import open_below
@@ -25,23 +27,27 @@ def settled_report(task: BucketTask) -> BucketReport | None:
     if look is None:
         return None
     try:
-        unchanged = _has_just(task, look)
+        found = _find_just(task, look)
     except OSError as error:
         raise disk_error(task.place, error) from error
-    return _unchanged_report(task, look) if unchanged else None
+    if found is None:
+        return None
+    guarded = task.guarded
+    intact = guarded is not None and all(is_intact(part, found) for part in guarded)
+    return _unchanged_report(task, look, intact=intact)
 
 
-def _has_just(task: BucketTask, look: Look) -> bool:
+def _find_just(task: BucketTask, look: Look) -> Found | None:
     folder_fd = open_bucket(task)
     if folder_fd < 0:
-        return False
+        return None
     try:
-        return look.is_all_of(folder_fd)
+        return look.find_all(folder_fd)
     finally:
         os.close(folder_fd)
 
 
-def _unchanged_report(task: BucketTask, look: Look) -> BucketReport:
+def _unchanged_report(task: BucketTask, look: Look, *, intact: bool) -> BucketReport:
     return BucketReport(
         variant=task.variant,
         bucket=task.bucket,
@@ -56,6 +62,7 @@ def _unchanged_report(task: BucketTask, look: Look) -> BucketReport:
         look=None,
         links=None,
         pieces=None,
+        is_intact=intact,
     )
 
 

@@ -11,6 +11,7 @@ from manifests.columns import U32, Entries
 from manifests.paths import Layout, SafePath
 from manifests.torrents.grouping import SizeSums
 from server.audit.inspection import FileTable
+from server.publishing.guards import GuardTask
 from server.publishing.lineage import LayerFile
 from server.publishing.links import Target
 from server.publishing.look import is_racy
@@ -42,6 +43,7 @@ class BucketTask:
     ``look`` and ``links`` are what the publisher remembers of it; with ``is_settled`` the base
     holds just what ``look`` saw.  ``lineage`` are the layers of the base.  Without a ``target``
     (``--in-place``) no file is made.  ``sight`` is that of a survey, which spares a second one.
+    ``guarded`` is what guarded layers have of a settled bucket; None: do not look at that.
     """
 
     tree: str
@@ -55,6 +57,7 @@ class BucketTask:
     target: Target | None
     pieces: PiecePlan | None = None
     sight: Sight | None = None
+    guarded: tuple[GuardTask, ...] | None = None
 
     @property
     def folder_name(self) -> str:
@@ -128,7 +131,8 @@ class BucketReport:
     ``put`` and ``removed`` are the bucket's part of the new layer, ``stats`` are of the files that
     will be served.  ``files`` is for the audit; ``assets`` and ``strays`` are as
     :mod:`server.walk` found them.  ``look``, ``links`` and ``pieces`` (the hashes of ``put``) are
-    news to remember, None where there are none.
+    news to remember, None where there are none.  ``is_intact`` says that guarded layers have lost
+    nothing of this bucket.
     """
 
     variant: str
@@ -144,3 +148,4 @@ class BucketReport:
     look: bytes | None
     links: bytes | None
     pieces: bytes | None
+    is_intact: bool = False

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import Digest
+from server.publishing.lineage import name_of_held
 from tests.support.publisher import LAYOUT, Publisher, files_below
 
 DATE = "2021-06-01"
@@ -159,6 +162,37 @@ def test_what_one_release_holds_is_not_taken_for_what_another_does(publisher: Pu
     summary = publisher.publish("y3", "--date", "2023-06-01", "--base", "y1").summary
     assert (summary["files_changed"], summary["files_hashed"]) == (1, 0)
     assert publisher.release_files("y3") == publisher.tree_files()
+
+
+def settled_for(publisher: Publisher) -> set[bytes | None]:
+    """What the rows of ``original`` say that they are settled for."""
+    with closing(sqlite3.connect(publisher.repo / ".publish" / "record.db")) as db:
+        query = "SELECT release FROM look WHERE variant = 'original'"
+        return {name for (name,) in db.execute(query)}
+
+
+def test_buckets_stay_settled_while_nothing_of_their_variant_changes(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    first = settled_for(publisher)
+    assert first == {name_of_held(publisher.releases()["y1"], "original")}
+    publisher.write(publisher.tree / "README", b"an asset")
+    publisher.publish("y2", "--date", "2022-06-01")
+    assert settled_for(publisher) == first
+    publisher.write(publisher.place(3), b"another")
+    publisher.publish("y3", "--date", "2023-06-01")
+    changed = settled_for(publisher)
+    assert changed == {name_of_held(publisher.releases()["y3"], "original")} != first
+
+
+def test_what_a_killed_run_left_of_a_bucket_with_nothing_new_goes(publisher: Publisher) -> None:
+    publisher.publish("y1", "--date", DATE)
+    left = publisher.repo / "files" / "y2" / "original" / "003" / "3.dat"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"left")
+    publisher.write(publisher.place(4), b"another")
+    publisher.publish("y2", "--date", "2022-06-01")
+    assert not left.parent.exists()
+    assert (publisher.repo / "files" / "y2" / "original" / "004" / "4.dat").exists()
 
 
 def test_a_name_that_appears_beside_unchanged_files_is_found(publisher: Publisher) -> None:

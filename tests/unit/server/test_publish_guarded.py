@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.publishing.absences import GuardTask, find_lost
+from server.publishing.absences import find_lost
+from server.publishing.guards import GuardTask
 from server.record import ServedRecord
 from tests.support.publisher import Publisher, files_below
 
