@@ -7,11 +7,11 @@ variant and bucket; ``layers`` say which layer of a composed release put it ther
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests import digest
 from manifests.digest import DIGEST_BYTES
@@ -64,8 +64,7 @@ def among(values: npt.NDArray[N], ordered: npt.NDArray[N]) -> Bools:
     return same
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Entries:
+class Entries(Struct, frozen=True, kw_only=True, eq=False):
     """Entries of one variant: n rows, m chunk digests.
 
     ids (n,) u32 · sizes (n,) u64 bytes · exts (n,) u8 index into ``extensions`` · digests (n, 32)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import blake3
+from msgspec import Struct
 
 from manifests.errors import ManifestError
 
@@ -20,8 +20,7 @@ def digest_bytes(data: bytes | bytearray | memoryview) -> bytes:
     return blake3.blake3(data).digest()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
+class Digest(Struct, frozen=True, order=True):
     """A BLAKE3 digest (256 bits) of some bytes that were, or will be, checked."""
 
     raw: bytes

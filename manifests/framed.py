@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from manifests import codec
 from manifests.columns import I64, U8, U32
@@ -42,8 +42,7 @@ _COUNT = struct.Struct("<I")
 FrameKey: TypeAlias = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Section:
+class Section(Struct, frozen=True, kw_only=True, eq=False):
     """Where the k frames of one section lie, and what they begin with.
 
     starts (k,) i64 · lengths (k,) u32 · keys (k,) u32, not descending · digests (k, 32) u8.
@@ -71,8 +70,7 @@ _NO_SECTION = Section(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FramedHeader:
+class FramedHeader(Struct, frozen=True, kw_only=True, eq=False):
     """The header of a framed object; ``about`` is its kind's own map."""
 
     kind: str
@@ -150,8 +148,7 @@ def _section(fields: codec.Fields, end: int) -> Section:
     )
 
 
-@dataclass(slots=True)
-class _Frames:
+class _Frames(Struct):
     starts: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from manifests import codec
 from manifests.digest import Digest
@@ -12,8 +13,7 @@ from manifests.digest import Digest
 MAX_HEADER_BYTES = 256 * 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FramedRef:
+class FramedRef(Struct, frozen=True, kw_only=True):
     """A framed object, as the descriptor names it; its header is its last bytes."""
 
     digest: Digest

@@ -7,18 +7,17 @@ the last layer that speaks of an id decides whether and how it is there.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import U16, U32, U64, Bools, Entries, concat
 
 Rows = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LayerPart:
+class LayerPart(Struct, frozen=True, kw_only=True, eq=False):
     """What one layer says about some buckets of a variant."""
 
     entries: Entries
@@ -58,8 +57,7 @@ def _key(ids: U32, speaker: U16, buckets: int) -> U64:
     return (place << np.uint64(16)) | speaker
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Difference:
+class Difference(Struct, frozen=True, kw_only=True, eq=False):
     """Rows of ``old`` and ``new``: ``changed`` pairs rows of both, ``same`` likewise."""
 
     added: Rows

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zstandard
+from msgspec import Struct
 
 from manifests import codec
 from manifests.columns import (
@@ -64,8 +64,7 @@ _ROW_BYTES = 4 + 4 + 2 + 8 + 4 + DIGEST_BYTES
 _REMOVED_BYTES = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Removed:
+class Removed(Struct, frozen=True, kw_only=True, eq=False):
     """Ids that a layer takes away, by (bucket, id), each with a code into ``reasons``."""
 
     ids: U32
@@ -77,13 +76,12 @@ def _nothing_removed() -> Removed:
     return Removed(ids=np.empty(0, np.uint32), codes=np.empty(0, np.uint8), reasons=())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Header:
+class Header(Struct, frozen=True, kw_only=True, eq=False):
     """Where each frame of a manifest lies and what it must hold; r rows by (bucket, slot).
 
-    Derived once: ``row_start`` (r + 1,) where each frame begins in the object, ``row_offset``
-    where its first file begins in the pack, ``row_limit`` the first id of the bucket's next frame
-    (2**32 for none), ``row_key`` for looking up ids.
+    The last four follow from the others: ``row_start`` (r + 1,) is where each frame begins in the
+    object, ``row_offset`` where its first file begins in the pack, ``row_limit`` the first id of
+    the bucket's next frame (2**32 for none), ``row_key`` for looking up ids.
     """
 
     buckets: int
@@ -99,34 +97,10 @@ class Header:
     removed_length: int
     removed_digest: Digest
     header_bytes: int
-    row_start: I64 = field(init=False)
-    row_offset: U64 = field(init=False)
-    row_limit: U64 = field(init=False)
-    row_key: U64 = field(init=False)
-
-    def __post_init__(self) -> None:
-        lengths = np.cumsum(self.row_length, dtype=np.int64)
-        derived = {
-            "row_start": np.append(0, lengths) + self.header_bytes,
-            "row_offset": self._pack_offsets(),
-            "row_limit": self._next_first_ids(),
-            "row_key": _order_key(self.row_bucket, self.row_first),
-        }
-        for name, column in derived.items():
-            object.__setattr__(self, name, column)
-
-    def _pack_offsets(self) -> U64:
-        before = np.cumsum(self.row_bytes) - self.row_bytes
-        begins = np.ones(len(before), np.bool_)
-        np.not_equal(self.row_bucket[1:], self.row_bucket[:-1], out=begins[1:])
-        pack_start = np.maximum.accumulate(np.where(begins, before, np.uint64(0)))
-        return np.asarray(before - pack_start, np.uint64)
-
-    def _next_first_ids(self) -> U64:
-        ids = self.row_first.astype(np.uint64) * np.uint64(self.buckets) + self.row_bucket
-        together = self.row_bucket[1:] == self.row_bucket[:-1]
-        following = np.append(np.where(together, ids[1:], _NO_ID), _NO_ID)
-        return np.asarray(following[: len(ids)], np.uint64)
+    row_start: I64
+    row_offset: U64
+    row_limit: U64
+    row_key: U64
 
     def __len__(self) -> int:
         """Frames."""
@@ -355,15 +329,18 @@ def _read_header(fields: codec.Fields, header_bytes: int) -> Header:
     buckets = fields.uint("buckets", MAX_BUCKETS)
     if buckets == 0:
         raise ManifestError(fields.place("buckets"), "expected at least 1")
+    reasons = tuple(fields.texts("reasons", MAX_REASONS, MAX_REASON_CHARS))
+    bucket, first, count = column("bucket", "<u4"), column("first", "<u4"), column("count", "<u2")
+    row_bytes, length = column("bytes", "<u8"), column("length", "<u4")
     return Header(
         buckets=buckets,
         extensions=tuple(extensions),
-        reasons=tuple(fields.texts("reasons", MAX_REASONS, MAX_REASON_CHARS)),
-        row_bucket=column("bucket", "<u4"),
-        row_first=column("first", "<u4"),
-        row_count=column("count", "<u2"),
-        row_bytes=column("bytes", "<u8"),
-        row_length=column("length", "<u4"),
+        reasons=reasons,
+        row_bucket=bucket,
+        row_first=first,
+        row_count=count,
+        row_bytes=row_bytes,
+        row_length=length,
         row_digest=np.frombuffer(fields.blob("digest", rows * DIGEST_BYTES), np.uint8).reshape(
             rows, DIGEST_BYTES
         ),
@@ -371,7 +348,25 @@ def _read_header(fields: codec.Fields, header_bytes: int) -> Header:
         removed_length=fields.uint("removed_length", 2**32 - 1),
         removed_digest=fields.digest("removed_digest"),
         header_bytes=header_bytes,
+        row_start=np.append(0, np.cumsum(length, dtype=np.int64)) + header_bytes,
+        row_offset=_pack_offsets(bucket, row_bytes),
+        row_limit=_next_first_ids(bucket, first, buckets),
+        row_key=_order_key(bucket, first),
     )
+
+
+def _pack_offsets(bucket: U32, row_bytes: U64) -> U64:
+    before = np.cumsum(row_bytes) - row_bytes
+    begins = np.ones(len(before), np.bool_)
+    np.not_equal(bucket[1:], bucket[:-1], out=begins[1:])
+    pack_start = np.maximum.accumulate(np.where(begins, before, np.uint64(0)))
+    return np.asarray(before - pack_start, np.uint64)
+
+
+def _next_first_ids(bucket: U32, first: U32, buckets: int) -> U64:
+    ids = first.astype(np.uint64) * np.uint64(buckets) + bucket
+    following = np.append(np.where(bucket[1:] == bucket[:-1], ids[1:], _NO_ID), _NO_ID)
+    return np.asarray(following[: len(ids)], np.uint64)
 
 
 def _first_bad(bad: npt.NDArray[np.bool_]) -> int | None:
@@ -499,8 +494,7 @@ def _inflate_rows(
     return raws
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Columns:
+class _Columns(Struct, frozen=True, kw_only=True, eq=False):
     """The columns of several frames, joined."""
 
     steps: U32
@@ -532,8 +526,7 @@ class _Columns:
         return self.low.astype(np.uint64) | (self.high.astype(np.uint64) << np.uint64(32))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _RowCheck:
+class _RowCheck(Struct, frozen=True, kw_only=True, eq=False):
     """What must hold in each frame, checked for all of them at once and named by its row."""
 
     header: Header

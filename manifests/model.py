@@ -8,8 +8,9 @@ name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from manifests import codec
 from manifests.codec import Fields
@@ -41,8 +42,7 @@ MAX_TIME_S = 253_402_300_799
 MAX_FILE_BYTES = 2**40 - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManifestRef:
+class ManifestRef(Struct, frozen=True, kw_only=True):
     """One manifest object, as the descriptor names it.
 
     ``header_bytes`` and ``header_digest`` let a client fetch and check the header alone;
@@ -84,8 +84,7 @@ class ManifestRef:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerRef:
+class LayerRef(Struct, frozen=True, kw_only=True):
     """What one release added to its base; ``date`` (Unix seconds) is the mtime of its files."""
 
     name: str
@@ -122,8 +121,7 @@ class LayerRef:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
+class Asset(Struct, frozen=True, kw_only=True):
     """A file of a release that is no entry; its bytes are the object of its digest."""
 
     path: SafePath
@@ -144,8 +142,7 @@ class Asset:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableRef:
+class TableRef(Struct, frozen=True, kw_only=True):
     """Rows of metadata, as the publisher's files have them: one table, such as ``posts``.
 
     ``rows`` and ``raw_bytes`` (the lines with their ends) are for display and planning.
@@ -172,16 +169,14 @@ class TableRef:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(Struct, frozen=True, kw_only=True):
     """Files and bytes of one variant of a whole release."""
 
     files: int
     file_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+class Descriptor(Struct, frozen=True, kw_only=True):
     """One published, immutable edition of a dataset; layers oldest first, its own last."""
 
     dataset: str

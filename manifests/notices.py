@@ -8,9 +8,10 @@ and not as a fault of the host, and never waits for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from manifests import codec
 from manifests.codec import Fields
@@ -27,8 +28,7 @@ MAX_NOTICES_BYTES = 64 * 2**20
 _MAX_ABSENCES = 100_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Absence:
+class Absence(Struct, frozen=True, kw_only=True, eq=False):
     """Entries of one layer and variant whose bytes no host has any more; ``ids`` ascending."""
 
     layer: str
@@ -58,8 +58,7 @@ class Absence:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Notices:
+class Notices(Struct, frozen=True, kw_only=True, eq=False):
     """All absences, sorted by layer and variant, one for each pair and reason."""
 
     absences: tuple[Absence, ...] = ()

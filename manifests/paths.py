@@ -14,7 +14,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from manifests.errors import ManifestError
 
@@ -43,8 +44,7 @@ _DEVICE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class SafePath:
+class SafePath(Struct, frozen=True, order=True):
     """A relative path that was checked; made by :func:`asset_path` or :class:`Layout` only."""
 
     text: str
@@ -153,8 +153,7 @@ def parse_entry_names(names: Sequence[str]) -> tuple[list[int], list[str]] | Non
     return (ids, extensions) if all(map(_EXTENSION.fullmatch, set(extensions))) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(Struct, frozen=True, kw_only=True):
     """How ids spread over bucket folders: ``id mod buckets``, written with ``digits`` digits."""
 
     buckets: int = 1000

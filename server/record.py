@@ -17,12 +17,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.errors import StoreError
 
@@ -44,8 +44,7 @@ _FORMAT: Final = 1
 StatRows = npt.NDArray[np.void]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(Struct, frozen=True, kw_only=True):
     """Where the files ``VARIANT/BUCKET/ID.EXT`` of a guarded layer lie, and how they got there."""
 
     folder: Path

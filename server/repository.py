@@ -20,10 +20,11 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 from weakref import WeakSet
+
+from msgspec import Struct
 
 from manifests.digest import Digest
 from manifests.errors import ExitCode, StoreError, SyncError, TrustError
@@ -50,8 +51,7 @@ def _close_locks() -> None:
 os.register_at_fork(after_in_child=_close_locks)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Repository:
+class Repository(Struct, frozen=True, kw_only=True):
     """One repository, by its folder."""
 
     root: Path
@@ -162,8 +162,7 @@ class Repository:
             yield
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(Struct, frozen=True, kw_only=True):
     """What a repository has published: releases by name, and notices about them."""
 
     releases: dict[str, Descriptor]

@@ -24,7 +24,6 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +31,7 @@ from typing import Any, Final
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct, field
 from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, T, TargetFile, Targets, Timestamp
@@ -56,8 +56,7 @@ Write = Callable[[Path, bytes], None]
 _Document = tuple[str, bytes]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Quorum:
+class Quorum(Struct, frozen=True, kw_only=True):
     """How many keys a role has, and how many of them must sign."""
 
     keys: int = 1
@@ -71,8 +70,7 @@ class Quorum:
             )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """What the publisher chose at ``init``; kept in ``REPO/.publish/settings.json``.
 
     ``expiry_days`` (days from signing to expiry, by role) may be edited there; the next signature
@@ -178,24 +176,21 @@ class KeyFolder:
         _sync_folder(path.parent)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Renewal:
+class Renewal(Struct, frozen=True, kw_only=True):
     """What ``refresh`` signed, and which roles are due although their keys are not at hand."""
 
     signed: tuple[str, ...]
     waiting: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rotation:
+class Rotation(Struct, frozen=True, kw_only=True):
     """The ids of the key that came and of the key that went."""
 
     added: str
     removed: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Live:
+class _Live(Struct, frozen=True, kw_only=True):
     """The signed payloads that clients reach now; parsed anew for each run, so free to change."""
 
     root: Root

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from manifests.errors import ConfigError, ManifestError
 from manifests.paths import (
@@ -48,8 +49,7 @@ class StrayKind(StrEnum):
     ODD_NAME = "odd-name"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stray:
+class Stray(Struct, frozen=True, kw_only=True):
     """One name out of place: its path below the tree, for people; id 0 where it has none."""
 
     kind: StrayKind
@@ -58,23 +58,20 @@ class Stray:
     post_id: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FolderWalk:
+class FolderWalk(Struct, frozen=True, kw_only=True):
     """What a folder holds besides entries: assets in byte order, and strays."""
 
     assets: tuple[SafePath, ...] = ()
     strays: tuple[Stray, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VariantWalk(FolderWalk):
+class VariantWalk(FolderWalk, frozen=True, kw_only=True):
     """A variant's folder: the names of its bucket folders, in order, and what lies beside them."""
 
     buckets: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BucketWalk(FolderWalk):
+class BucketWalk(FolderWalk, frozen=True, kw_only=True, eq=False):
     """A bucket's folder: its entries, by ascending id, and what lies among them."""
 
     entries: Listing
@@ -193,8 +190,7 @@ def _double(folder: str, listing: Listing, row: np.intp) -> Stray:
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Walker:
+class _Walker(Struct, kw_only=True):
     """Collects assets and strays of folders; ``variant`` is empty outside of variants."""
 
     tree: str

@@ -9,8 +9,9 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from manifests.errors import StoreError
 from manifests.model import Asset, Descriptor
@@ -20,8 +21,7 @@ from syncclient.places import Places
 from syncclient.state import AssetRecord, State, sure_mtime
 
 
-@dataclass(slots=True, kw_only=True)
-class AssetSurvey:
+class AssetSurvey(Struct, kw_only=True):
     """What is right, what to fetch (with what may be replaced), what to remove."""
 
     kept: list[Asset] = field(default_factory=list)
@@ -50,8 +50,7 @@ def wanted_assets(descriptor: Descriptor, variants: Iterable[str], *, whole: boo
     return [asset for asset in descriptor.assets if asset.path.parts[0] not in others]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """What stands at a path; ``recorded`` if our record holds, b"" is the digest of no file.
 
     ``mtime_ns`` is what may be recorded of its time.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from manifests.digest import CHUNK_BYTES, DIGEST_BYTES
 from manifests.errors import StoreError, TransferError
@@ -19,8 +20,7 @@ RANGE_BYTES = CHUNK_BYTES
 PIECE_BYTES = 512 * 2**10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class Batch(Struct, frozen=True, kw_only=True):
     """Files of one folder: what they are, where they come from, where they go.
 
     All columns have one item a file; ``digests`` has DIGEST_BYTES of each.  ``place`` is where a
@@ -102,8 +102,7 @@ class Batch:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(Struct, frozen=True, kw_only=True):
     """Why one file of a batch did not come; ``missing`` if the host says it has none."""
 
     row: int
@@ -111,8 +110,7 @@ class Problem:
     missing: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class Outcome:
+class Outcome(Struct, kw_only=True):
     """What became of a batch: rows that are in the tree now, problems, and bytes by source.
 
     ``error`` ended the batch early; rows in neither list were not tried.

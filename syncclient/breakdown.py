@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import I64, U32, U64
 from manifests.metadata.columns import RATINGS
@@ -17,8 +17,7 @@ Codes: TypeAlias = npt.NDArray[np.integer[Any]]
 _NOTHING: Final[I64] = np.zeros(2, np.int64)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
+class Share(Struct, frozen=True, kw_only=True):
     """Some of the files to be fetched; ``name`` is a variant, an extension or a rating."""
 
     by: str

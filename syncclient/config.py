@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import tomli_w
+from msgspec import Struct, field
+from msgspec.structs import fields, replace
 
 from manifests.errors import ConfigError, ExitCode, ManifestError
 from manifests.paths import PRIVATE_FOLDER, check_name, check_variant
@@ -32,8 +33,7 @@ _FORMAT = 1
 DELETE_SHARE = 0.10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TreeConfig:
+class TreeConfig(Struct, frozen=True, kw_only=True):
     """What a tree is: dataset, where from, which release, what part of it, pinned root."""
 
     dataset: str
@@ -147,8 +147,7 @@ async def save_tree_config(tree: Path, config: TreeConfig) -> None:
     await write_durably(private_folder(tree) / CONFIG_NAME, tomli_w.dumps(document).encode())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transport:
+class Transport(Struct, frozen=True, kw_only=True):
     """How bytes travel in one run."""
 
     mirrors: tuple[str, ...] = ()

@@ -6,11 +6,11 @@ Counters are absolute, so that a display which misses some events is still right
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
+class Phase(Struct, frozen=True, kw_only=True):
     """A phase began: ``trust``, ``manifests``, ``scan``, ``transfer``, ``verify`` or ``remove``.
 
     ``total_files`` and ``total_bytes`` are what it will work through; 0 where that is unknown.
@@ -21,16 +21,14 @@ class Phase:
     total_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(Struct, frozen=True, kw_only=True):
     """How far the present phase is."""
 
     files: int = 0
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notice:
+class Notice(Struct, frozen=True, kw_only=True):
     """A sentence for the user; a warning says that something is not as it should be."""
 
     text: str

@@ -15,12 +15,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Self, TypeVar
+
+from msgspec import Struct, field
 
 from manifests import packs
 from manifests.digest import digest_bytes
@@ -52,8 +53,7 @@ _NOTHING = memoryview(b"")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Range:
+class _Range(Struct, frozen=True):
     """Bytes of a pack from ``start`` on, and the rows of a batch that lie in them."""
 
     rows: list[int]
@@ -61,8 +61,7 @@ class _Range:
     data: memoryview = _NOTHING
 
 
-@dataclass(slots=True, eq=False)
-class _Errand:
+class _Errand(Struct, eq=False):
     """A batch on its way: its ``rows`` that nobody brought yet, and what came of its pack.
 
     ``to_come`` ranges are still awaited.

@@ -7,8 +7,9 @@ import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from manifests.digest import Digest
 from manifests.errors import ConfigError, ExitCode, StoreError
@@ -18,8 +19,7 @@ from syncclient.state import STATE_NAME
 _UNLOCKABLE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
+class Folders(Struct, frozen=True, kw_only=True):
     """Where a tree's own records lie: in the tree, or in a folder the user named for them."""
 
     private: Path

@@ -12,8 +12,9 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from syncclient.pipes import STREAM_BYTES
 
@@ -53,8 +54,7 @@ async def _start(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Hatchling:
+class Hatchling(Struct, frozen=True):
     """The near ends of the pipes of a worker process; it ends when ``writer`` is closed."""
 
     reader: asyncio.StreamReader

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from manifests.columns import among, distinct
 from manifests.digest import DIGEST_BYTES
@@ -31,8 +32,7 @@ _FLUSH_S = 0.5
 _BUCKETS_AT_ONCE = 64
 
 
-@dataclass(slots=True)
-class _Notes:
+class _Notes(Struct):
     """What happened since the last flush, by variant and bucket, and by path of assets."""
 
     placed: dict[tuple[str, int], list[tuple[Batch, Sequence[int]]]] = field(default_factory=dict)

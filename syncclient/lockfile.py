@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from typing import Any, Final
 import blake3
 import numpy as np
 import orjson
+from msgspec import Struct, field
 
 from manifests.columns import U32, distinct
 from manifests.digest import Digest
@@ -46,8 +46,7 @@ _MALFORMED: Final = (
 _HINT: Final = "Make it again with `bucketsync lock`, or get another copy of it."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lock:
+class Lock(Struct, frozen=True, kw_only=True, eq=False):
     """What a lock file names: a release, its descriptor and root, variants and ids.
 
     ``sha256`` (hex) and ``size_bytes`` are the descriptor's, as TUF names it; ``descriptor`` is

@@ -14,13 +14,14 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Self
+
+from msgspec import Struct, field
 
 from manifests.digest import Digest
 from manifests.errors import ConfigError, ExitCode, StoreError
@@ -50,8 +51,7 @@ _RESERVE_BYTES = 64 * 2**20
 _PATIENCE_S = 0.1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class Wish(Struct, frozen=True, kw_only=True):
     """What one run is to bring about."""
 
     descriptor: Descriptor
@@ -76,8 +76,7 @@ class Wish:
         return (*first, *(str(tree / variant / bucket) for tree in self.locals))
 
 
-@dataclass(slots=True, kw_only=True)
-class Report:
+class Report(Struct, kw_only=True):
     """What a run did; the summary of every verb that changes a tree."""
 
     release: str

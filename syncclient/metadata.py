@@ -19,12 +19,12 @@ import re
 import tarfile
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import zstandard
+from msgspec import Struct
 
 from manifests.errors import ConfigError
 from manifests.metadata.faults import BadRow, RowFault
@@ -81,8 +81,7 @@ class Kind(StrEnum):
 ALL_KINDS = frozenset(Kind)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Block(Struct, frozen=True, kw_only=True):
     """Some whole lines of a file, ``data``, the first of them line ``first_line`` (from 1).
 
     ``file`` is for people, ``archive:member`` for a file in a tar.  ``faults`` are about the file,

@@ -12,17 +12,16 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import distinct
 from syncclient.plan import Rows
 from syncclient.settling import Work
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Parcel:
+class Parcel(Struct, frozen=True, kw_only=True, eq=False):
     """Rows of ``work.fetch`` that are of one layer (its number in the release)."""
 
     work: Work

@@ -17,13 +17,13 @@ stands in the folder of another bucket must be left out before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import I64, U32, U64, Bools, Entries, among, distinct
 from manifests.digest import DIGEST_BYTES
@@ -34,8 +34,7 @@ from syncclient.tree import FileStat, Listing
 Rows = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Comparison:
+class Comparison(Struct, frozen=True, kw_only=True, eq=False):
     """Buckets before unknown files are read.
 
     ``wanted_at`` (wanted rows,) is the listing row of each wanted file, -1 for none.  ``known``
@@ -55,8 +54,7 @@ class Comparison:
         return [self.listing.name(int(row)) for row in self.unread]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True, eq=False, dict=True):
     """What is to do in some buckets.
 
     Rows of ``view.wanted``: ``keep`` is right as it is; ``add`` is not there; ``change`` stands

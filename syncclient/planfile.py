@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from manifests.columns import distinct
 from manifests.errors import ConfigError, StoreError
@@ -32,8 +33,7 @@ _STEPS = ("add", "change", "aside", "remove")
 _MAX_LINE_BYTES = 64 * 2**20
 
 
-@dataclass(slots=True, kw_only=True)
-class PlanFile:
+class PlanFile(Struct, kw_only=True):
     """What a plan file says.
 
     ``steps`` maps a folder (``original/0999``, "" for assets) and a kind of step to names.

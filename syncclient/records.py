@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from stat import S_IFREG
 from typing import Any
 
 import msgpack
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import I64, U8, U16, U32, U64, Bools, joined_codes
 from manifests.digest import DIGEST_BYTES
@@ -21,8 +21,7 @@ from syncclient.state import RACY_NS
 _MAX_BLOB_BYTES = 2**31
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Record:
+class Record(Struct, frozen=True, kw_only=True, eq=False):
     """What was last seen in one bucket folder, n files in any order.
 
     ids (n,) u32 · exts (n,) u16 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns or

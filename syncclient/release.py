@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
 
 from manifests import manifest
 from manifests.columns import U32, Entries, among, concat, distinct, empty, ragged_index
@@ -212,8 +212,7 @@ def wanted_rows(header: Header, wish: Selection) -> Rows:
     return rows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BucketView:
+class BucketView(Struct, frozen=True, kw_only=True, eq=False):
     """One bucket of a release, or several: what is wanted, what its layers ever held there.
 
     ``absent`` marks wanted entries that the publisher says are unavailable.  ``history`` has every

@@ -12,12 +12,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
 import blake3
 import numpy as np
+from msgspec import Struct, field
 
 from manifests.columns import U32, distinct
 from manifests.digest import Digest
@@ -47,8 +47,7 @@ from syncclient.tree import FileStat
 _FETCH_BYTES = 8 * 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class RowFile:
+class RowFile(Struct, frozen=True, kw_only=True, eq=False):
     """One file that is wanted: the rows of ``keys``, or all rows, of a table."""
 
     table: TableRef
@@ -113,8 +112,7 @@ def row_file(release: str, table: TableRef, keys: U32 | None) -> RowFile:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowFiles:
+class RowFiles(Struct, frozen=True, kw_only=True):
     """Surveys, fetches and makes the files of one tree.
 
     ``run`` is that of the store; ``mtime_ns`` is given to the files.  ``stop``, once set, ends

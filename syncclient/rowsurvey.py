@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from syncclient.files import FileStat
 
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
     from syncclient.rowfiles import RowFile
 
 
-@dataclass(slots=True, kw_only=True)
-class RowSurvey:
+class RowSurvey(Struct, kw_only=True):
     """What is right and what to make, as of assets."""
 
     kept: list[RowFile] = field(default_factory=list)

@@ -8,12 +8,13 @@ the ids are kept beside the tree, as a cache, and the same selection is resolved
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.columns import U32
 from manifests.digest import Digest
@@ -56,8 +57,7 @@ def date_of(descriptor: Descriptor) -> datetime:
     return datetime.fromtimestamp(descriptor.created, UTC)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Struct, frozen=True, kw_only=True):
     """What is searched for.
 
     ``now`` is what ages count from (None: what is usual where it is asked), days begin at midnight

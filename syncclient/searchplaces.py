@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.columns import U32
 from manifests.digest import Digest
@@ -30,8 +31,7 @@ from syncclient.selection import Selection
 from syncclient.session import Session, visit
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True, eq=False):
     """What a search found: ids in the order of the query, and what it cost.
 
     ``bytes_by_variant`` is None where sizes were not asked for or could not be had.
@@ -51,8 +51,7 @@ Place: TypeAlias = Callable[[Question], Awaitable[Answer]]
 # ----------------------------------------------------------------- releases
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
+class Asking(Struct, frozen=True, kw_only=True):
     """How releases are asked: over which lines, of which release, and where records lie."""
 
     transport: Transport

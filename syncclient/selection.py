@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from manifests.errors import ConfigError
 from manifests.paths import MAX_ID
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[0-9]{1,10}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Selection:
+class Selection(Struct, frozen=True, kw_only=True, eq=False):
     """What is wanted; ``None`` stands for "all".
 
     ``buckets`` is (first, last), both included; ``ids`` are ascending and unique.  ``query`` is in

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from manifests.columns import I64, Bools, Entries, among
 from syncclient import records
@@ -33,8 +34,7 @@ _LISTED_AT_ONCE = 16_384
 _EXT_BYTES = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Work:
+class Work(Struct, frozen=True, kw_only=True, eq=False):
     """What is to do in one bucket.
 
     ``fetch`` are the entries whose bytes are needed; ``replaces`` (as many) what may be replaced
@@ -75,8 +75,7 @@ class _Seen(NamedTuple):
         return self.look.mtime_ns != self.question.left.mtime_ns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
+class _Pending(Struct, frozen=True, kw_only=True):
     """Buckets that were compared and whose unknown files are being read.
 
     ``own`` (k + 1,) says where the files of each bucket begin in the listing, ``recorded`` (k,)
@@ -91,8 +90,7 @@ class _Pending:
     reading: list[Promise[list[bytes | None]]]
 
 
-@dataclass(slots=True, kw_only=True)
-class Settler:
+class Settler(Struct, kw_only=True):
     """Compares the buckets of one variant and counts them in ``survey``; blocking.
 
     Buckets come ascending.  All of them fulfil the wish as far as its first ``layers`` go (0: that
@@ -109,7 +107,7 @@ class Settler:
     pool: Pool
     survey: Survey
     recorded: int = 0
-    _at_once: int = field(init=False)
+    _at_once: int = 0
     _seen: list[_Seen] = field(default_factory=list)
     _listed: int = 0
     _waiting: deque[_Pending] = field(default_factory=deque)
@@ -283,8 +281,7 @@ class Settler:
             self.state.forget(self.variant, bucket)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Split:
+class _Split(Struct, frozen=True, kw_only=True):
     """A plan of k buckets cut up again; all sequences have one item a bucket.
 
     ``own`` are rows of the listing, ``fetch`` and ``remove`` places in the lists of that name;

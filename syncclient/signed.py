@@ -13,11 +13,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+
+from msgspec import Struct
 
 from manifests.errors import ConfigError, StoreError, TrustError
 from syncclient.documents import replace_durably
@@ -62,8 +63,7 @@ class ExpiredError(TrustError):
         self.expires = expires
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReleaseTarget:
+class ReleaseTarget(Struct, frozen=True, kw_only=True):
     """A release that the publisher signed: the name, length and SHA-256 of its descriptor.
 
     ``custom`` holds the publisher's further fields (BLAKE3, base, date, totals), signed like the
@@ -81,8 +81,7 @@ class ReleaseTarget:
         return f"{TARGETS_PATH}/{self.sha256}.{self.name}{SUFFIX}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signed:
+class Signed(Struct, frozen=True, kw_only=True):
     """A verified state of the repository: its releases by name, versions and expiries by role."""
 
     fingerprint: str
@@ -121,8 +120,7 @@ class Signed:
         raise ConfigError(message)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Document:
+class Document(Struct, frozen=True, kw_only=True):
     """A document that a host can be asked for, and how long it may be."""
 
     path: str

@@ -19,9 +19,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import StoreError
@@ -70,8 +72,7 @@ class Glance(NamedTuple):
     extra: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssetRecord:
+class AssetRecord(Struct, frozen=True, kw_only=True):
     """What was last seen of one asset."""
 
     size_bytes: int

@@ -24,10 +24,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
+
+from msgspec import Struct
 
 from manifests.errors import StoreError
 from manifests.paths import PRIVATE_FOLDER
@@ -55,8 +56,7 @@ TRASH = (PRIVATE_FOLDER, "trash")
 _OPEN_FOLDERS = 128
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Aside:
+class Aside(Struct, frozen=True, kw_only=True):
     """A file of the user's that was in the way: where it stood and where it is now."""
 
     path: str

@@ -11,11 +11,12 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct, field
 
 from manifests.errors import StoreError
 from manifests.model import Descriptor, Totals
@@ -42,8 +43,7 @@ _MOST_EXTENSIONS = 16
 _SUSPICIOUS_FILES = 100
 
 
-@dataclass(slots=True, kw_only=True)
-class Survey:
+class Survey(Struct, kw_only=True):
     """Counts of files over all buckets, and the work."""
 
     kept: int = 0
@@ -97,8 +97,7 @@ class Question(NamedTuple):
     left: AsLeft
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surveyor:
+class Surveyor(Struct, frozen=True, kw_only=True):
     """Looks at every bucket of a selection; blocking, for a worker thread.
 
     ``token`` names the wish (release, selection): a bucket recorded as settled for it is not

@@ -10,12 +10,12 @@ import asyncio
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec.structs import replace
 
 from manifests.columns import Entries
 from manifests.errors import first_of_group

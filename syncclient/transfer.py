@@ -20,7 +20,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from manifests.errors import StoreError, TransferError, first_of_group
 from syncclient.batch import BATCH_BYTES, BATCH_FILES, Batch, Outcome, Problem
@@ -48,8 +50,7 @@ _RESUME_HINT = "What was fetched stays; run the same command again to go on."
 _TRIES_FOR_BYTES = 2
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(Struct, eq=False):
     """A batch on its way.
 
     ``tries`` failed in a row without bringing anything, the last one after ``brought`` batches
@@ -74,8 +75,7 @@ class Job:
         return bool(failed or self.batch.large or not self.batch.pack)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Attempt:
+class Attempt(Struct, frozen=True, eq=False):
     """Jobs that one worker is at together."""
 
     jobs: Sequence[Job]
@@ -87,8 +87,7 @@ class Attempt:
         return all(job.finished for job in self.jobs)
 
 
-@dataclass(slots=True)
-class Health:
+class Health(Struct):
     """One host's recent behaviour."""
 
     url: str
@@ -97,8 +96,7 @@ class Health:
     waits_until_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class Failure(Struct, frozen=True, kw_only=True):
     """A file that no host delivered: its path, and what the last host said."""
 
     path: str
@@ -108,8 +106,7 @@ class Failure:
 OnOutcome = Callable[[Batch, Outcome], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Patience(Struct, frozen=True, kw_only=True):
     """Connections of each worker to each host; failures in a row until it is given up."""
 
     connections: int

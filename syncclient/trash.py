@@ -12,8 +12,9 @@ import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from manifests.errors import StoreError
 from syncclient.store import TRASH, Store
@@ -22,8 +23,7 @@ from syncclient.tree import open_below
 _KINDS = ("deleted", "aside")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trashed:
+class Trashed(Struct, frozen=True, kw_only=True):
     """One file in the trash of one place."""
 
     root: Path

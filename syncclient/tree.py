@@ -8,10 +8,11 @@ run in a worker process: arguments and results are plain values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from manifests.columns import I64, U32, U64, Bools, joined_codes
 from syncclient.files import (
@@ -54,8 +55,7 @@ __all__ = [
 # --------------------------------------------------------------------------- scanning
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Listing:
+class Listing(Struct, frozen=True, kw_only=True, eq=False):
     """Bucket folders: columns of the files an entry could be, each sorted by (id, extension).
 
     ids (n,) u32 · exts (n,) u32 index into ``extensions`` · sizes (n,) u64 · mtimes (n,) i64 ns ·

@@ -20,13 +20,13 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+from msgspec import Struct
 from tuf.api.exceptions import (
     BadVersionNumberError,
     DownloadError,
@@ -69,8 +69,7 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _LIMITS: Final = UpdaterConfig(max_root_rotations=1000, root_max_length=MAX_ROOT_BYTES)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pin:
+class Pin(Struct, frozen=True, kw_only=True):
     """The root that a tree trusts and how it came to: ``first use`` deserves a notice."""
 
     fingerprint: str

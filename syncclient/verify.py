@@ -10,13 +10,13 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from threading import Event
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct, field
 
 from manifests.columns import Bools, Entries
 from manifests.model import Asset
@@ -37,16 +37,14 @@ _TASKS_AHEAD = 16
 _NAMED_FINDINGS = 100_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """One file that is not what the release says: ``damaged`` or ``missing``."""
 
     path: str
     kind: str
 
 
-@dataclass(slots=True, kw_only=True)
-class Verification:
+class Verification(Struct, kw_only=True):
     """Counts of one round; ``finished`` unless time ran out before every bucket was read.
 
     ``findings`` names the first ones only: an emptied tree may lack millions of files.
@@ -71,8 +69,7 @@ class Verification:
             self.findings.append(Finding(path=path, kind=kind))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Task:
+class _Task(Struct, frozen=True, kw_only=True, eq=False):
     """Wanted files of one bucket being read, piece by piece."""
 
     variant: str
@@ -91,8 +88,7 @@ class _Single(NamedTuple):
     doubt: Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verifier:
+class Verifier(Struct, frozen=True, kw_only=True):
     """One round of verification; blocking, for a worker thread.
 
     ``sample`` is the share of files to read, ``deadline_s`` a point of ``time.monotonic``.

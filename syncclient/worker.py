@@ -15,9 +15,10 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, Self
+
+from msgspec import Struct
 
 from manifests.errors import SyncError
 from syncclient.batch import Batch, Outcome
@@ -34,8 +35,7 @@ _STDIN, _STDOUT = 0, 1
 _GARBAGE = 50_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSetup:
+class WorkerSetup(Struct, frozen=True, kw_only=True):
     """What every worker is told at its start; ``urls`` are the hosts, in order."""
 
     run: str

@@ -8,12 +8,12 @@ the tag index that stores it and the queries that ask for it.  0 stands for null
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import I64, U8, U32
 
@@ -45,8 +45,7 @@ class Flag(IntFlag):
     EMBEDDED = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
+class Spec(Struct, frozen=True, kw_only=True):
     """One column: ``dtype``, values a post (``width``), and whether 0 stands for null."""
 
     dtype: str
@@ -90,8 +89,7 @@ COLUMNS: Mapping[str, Spec] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Texts:
+class Texts(Struct, frozen=True, kw_only=True, eq=False):
     """n texts as one run of UTF-8: text i is ``data[starts[i]:starts[i + 1]]``."""
 
     data: bytes
@@ -114,8 +112,7 @@ class Texts:
         return cls(data=b"".join(parts), starts=starts)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PostBatch:
+class PostBatch(Struct, frozen=True, kw_only=True, eq=False):
     """n posts, in the order of their lines.
 
     ids (n,) u32 · ``columns`` has every name of COLUMNS, (n,) or (n, width) · ``extensions`` what

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 # Of a value that is shown in a message.
 _SHOWN_CHARACTERS = 60
@@ -23,8 +24,7 @@ class RowFault(StrEnum):
     FILE = "file"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BadRow:
+class BadRow(Struct, frozen=True, kw_only=True):
     """A fault of one line; ``line`` is counted from 1, 0 is the file itself.
 
     ``problem`` begins with the name of the field, if it is about one.

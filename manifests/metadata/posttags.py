@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import count, repeat
 from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import I64, U8, U32
 from manifests.metadata.columns import CATEGORIES, UNKNOWN_CATEGORY
@@ -36,8 +36,7 @@ _MAX_COUNT = 2**16 - 1
 Categories = dict[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PostTags:
+class PostTags(Struct, frozen=True, kw_only=True, eq=False):
     """Tags of n posts, as in PostBatch."""
 
     names: tuple[str, ...]

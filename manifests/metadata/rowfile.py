@@ -12,9 +12,9 @@ byte; each has a line feed at its end, also the last one of a publisher's file t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import I64, U32
 from manifests.errors import ManifestError
@@ -41,8 +41,7 @@ _LEVEL = 3
 _NEWLINE = 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
+class Rows(Struct, frozen=True, kw_only=True, eq=False):
     """The n rows of a frame: keys (n,) u32 ascending, all lines, and where each ends (n,) i64."""
 
     keys: U32
@@ -66,8 +65,7 @@ class Rows:
         return b"".join([self.text[start:stop] for start, stop in places])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowFrame:
+class RowFrame(Struct, frozen=True, kw_only=True):
     """Rows about to become a frame: ascending keys, and lines without their line feeds."""
 
     keys: list[int]

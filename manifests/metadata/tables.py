@@ -8,10 +8,10 @@ left out; anything else that cannot be read is null.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import U8, U32, Bools
 from manifests.metadata.columns import UNKNOWN_CATEGORY
@@ -26,8 +26,7 @@ _ACTIVE = "active"
 _POOL_KINDS = {"series": True, "collection": False}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TagTable:
+class TagTable(Struct, frozen=True, kw_only=True, eq=False):
     """t tags: names, categories (t,) u8, and on how many posts of the site (t,) u32 each was."""
 
     names: tuple[str, ...]
@@ -35,8 +34,7 @@ class TagTable:
     post_counts: U32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Relations:
+class Relations(Struct, frozen=True, kw_only=True):
     """Active aliases, or implications: pairs of what is said and what is meant as well."""
 
     antecedents: tuple[str, ...]
@@ -47,8 +45,7 @@ class Relations:
         return zip(self.antecedents, self.consequents, strict=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PoolTable:
+class PoolTable(Struct, frozen=True, kw_only=True, eq=False):
     """p pools: ids (p,) u32, names, ``is_series`` and ``is_deleted`` (p,) bool.
 
     Pool i has the next ``member_counts[i]`` (p,) u32 of ``members`` (m,) u32: ids of posts in the

@@ -1,7 +1,8 @@
 """The tree of a query, and its two printed forms: nested lists for programs, text for people.
 
 ``position`` is the index of a node's first character in the query, for messages; two nodes that
-mean the same are equal wherever they stand.
+mean the same are equal wherever they stand, which is why they are dataclasses: a ``Struct`` of
+msgspec, as records are elsewhere, compares every field.
 
 ``and`` and ``or`` have two children or more, with one exception: ``~a`` means something only among
 its siblings (*one of those marked*), so a list of a single optional child stays a list.

@@ -7,8 +7,9 @@ answer (``fav:``): read as a tag it would match nothing, without a word to the u
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
+
+from msgspec import Struct
 
 
 class Kind(Enum):
@@ -30,8 +31,7 @@ class Kind(Enum):
     RESULT = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Struct, frozen=True):
     """One metatag.
 
     ``columns`` of the dataset that it reads; none where it asks for ids, tags, sources or pools.
@@ -153,8 +153,7 @@ METATAGS: Mapping[str, Spec] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """The order of results; equal posts by id, in the same direction.
 
     ``name`` is one of :data:`ORDERS`.  ``pool`` is the value of ``ordpool:`` where results come in

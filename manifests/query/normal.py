@@ -8,8 +8,9 @@ once (the same again does no harm), and never of a part: not under ``-`` or ``or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from manifests.query.ast import All, And, Metatag, Node, Not, Nothing, Opt, Or, Tag, Wildcard
 from manifests.query.errors import QueryError
@@ -24,8 +25,7 @@ _ONCE_NAMES = _ORDER_NAMES | {"limit", "random"}
 NEWEST_FIRST = Order()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class Query(Struct, frozen=True, kw_only=True):
     """What is asked for: posts that meet ``filter``, in an order.
 
     ``limit`` is how many at most, ``random`` how many to draw before that; None is no limit.

@@ -9,11 +9,11 @@ but for those that lose to newcomers.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 from pyroaring import BitMap
 
 from manifests.columns import I64, U32, U64, Bools

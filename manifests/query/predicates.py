@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import U32, Bools
 from manifests.metadata.columns import Column
@@ -27,16 +27,14 @@ Numbers = npt.NDArray[Any]
 POOLS: Final = "pools"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
+class Moment(Struct, frozen=True, kw_only=True):
     """What a query's times are measured by: ``now``, aware, for ages; days begin in ``tz``."""
 
     now: datetime
     tz: tzinfo
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
+class Rows(Struct, frozen=True, kw_only=True, eq=False):
     """The posts that are asked about: their ``ordinals`` (n,), ascending.
 
     ``check`` is called now and then by what takes long.
@@ -61,8 +59,7 @@ class Rows:
 Measure: TypeAlias = Callable[[Rows], tuple[Numbers, Bools | None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Predicate:
+class Predicate(Struct, frozen=True):
     """One metatag with its value.
 
     ``require(index)`` notes in the index what it will read and is not loaded; it may end by

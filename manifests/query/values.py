@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import partial
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from manifests.query.dates import day_of, read_date
 from manifests.query.metatags import Kind
@@ -38,8 +39,7 @@ _TOLERANCE = 0.05
 _DIGITS = 9
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """Numbers from ``low`` to ``high``; None is no bound."""
 
     low: float | None = None
@@ -48,8 +48,7 @@ class Span:
     includes_high: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """A union: equal to a point (bytes for md5), within a span, ``any`` value at all, or null.
 
     Integers are as they are; sizes in bytes, durations in seconds, ratios in hundredths, dates

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final
 
 import numpy as np
+from msgspec import Struct, field
 
 from manifests.columns import I64, U8, U32, U64, Bools
 from manifests.errors import ManifestError
@@ -66,8 +66,7 @@ _MAX_SOURCE_BYTES: Final = 4095
 _NO_EXTENSION: Final = ""
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     """What is kept of one batch."""
 
     ids: U32
@@ -77,8 +76,7 @@ class _Held:
     codes: U32
 
 
-@dataclass(slots=True)
-class _PoolPairs:
+class _PoolPairs(Struct):
     """The pools that rows of posts name."""
 
     posts: list[U32] = field(default_factory=list)
@@ -86,8 +84,7 @@ class _PoolPairs:
     series: list[Bools] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Tables:
+class _Tables(Struct):
     """What lies beside the posts; None where no such table was given."""
 
     categories: dict[bytes, int] = field(default_factory=dict)

@@ -7,11 +7,11 @@ only an alias or an implication knows are in it too, without posts.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import U8, U32
 from manifests.errors import ManifestError
@@ -38,8 +38,7 @@ def cut_text(text: str, max_bytes: int = MAX_NAME_BYTES) -> bytes:
     return data if len(data) <= max_bytes else data[:max_bytes].decode("utf-8", "ignore").encode()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Names:
+class Names(Struct, frozen=True, kw_only=True, eq=False):
     """n tags in a row.
 
     names (n,) UTF-8 · categories (n,) u8 · counts (n,) u32 posts · aliases (n,) u32: 1 + the

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import I64, U8, U32, ragged_index
 from manifests.errors import ManifestError
@@ -29,8 +28,7 @@ MAX_MEMBERS = 2**24
 _PARTS = 6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pools:
+class Pools(Struct, frozen=True, kw_only=True, eq=False):
     """n pools by ascending id.
 
     ids (n,) u32 · flags (n,) u8, SERIES and DELETED · names n texts, "" where none is known ·

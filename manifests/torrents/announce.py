@@ -8,8 +8,9 @@ bytes that BitTorrent announces.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from manifests import codec
 from manifests.errors import ManifestError
@@ -33,8 +34,7 @@ class State(IntEnum):
     RESTING = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announcement:
+class Announcement(Struct, frozen=True, kw_only=True):
     """``port`` is where the peer listens; ``hashes`` and ``states`` have one item a torrent."""
 
     port: int
@@ -77,8 +77,7 @@ def _port(fields: codec.Fields) -> int:
     return port
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neighbours:
+class Neighbours(Struct, frozen=True, kw_only=True):
     """The answer: for each hash, in the order of the request, endpoints as BEP 23 and BEP 7 do.
 
     ``interval_s`` is when to ask again; ``waiting`` has for each hash whether somebody lacks

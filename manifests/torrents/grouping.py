@@ -20,9 +20,9 @@ All of this depends on the entries and the piece size alone, so any mirror cuts 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import I64, U64, Entries
 from manifests.errors import ConfigError
@@ -63,8 +63,7 @@ _FIXED_BYTES = 512
 _POWERS_OF_TEN = 10 ** np.arange(1, 19, dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(Struct, frozen=True, kw_only=True):
     """The entries of one torrent: rows ``start`` to ``stop`` of a layer's entries by (bucket, id).
 
     ``part`` counts from 1 the parts of a bucket that was cut by id; 0 for whole buckets.
@@ -81,8 +80,7 @@ class Group:
         return run_label(layout, self.first_bucket, self.last_bucket, self.part)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Padding:
+class Padding(Struct, frozen=True, kw_only=True):
     """Zeros that a hybrid puts between files.
 
     ``total_bytes`` up to the next piece: what a v1 client without BEP 47 fetches and stores.
@@ -102,8 +100,7 @@ def padding(sizes: U64, piece_bytes: int) -> Padding:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SizeSums:
+class SizeSums(Struct, frozen=True, kw_only=True):
     """What the piece size depends on: files that are not empty, their bytes, the largest."""
 
     files: int = 0

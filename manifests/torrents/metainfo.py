@@ -16,11 +16,11 @@ The layout (BEP 3, 47, 52), byte for byte what libtorrent makes of the same file
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 from urllib.parse import quote, urlencode
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import Entries
 from manifests.errors import ManifestError
@@ -38,8 +38,7 @@ _MAX_TRACKERS: Final = 1000
 Trackers: TypeAlias = tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Contents:
+class Contents(Struct, frozen=True, kw_only=True, eq=False):
     """What the info-hashes depend on.
 
     ``paths`` are BUCKET/ID.EXT in byte order, ``hashes`` the columns of those files.
@@ -51,8 +50,7 @@ class Contents:
     private: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outer:
+class Outer(Struct, frozen=True, kw_only=True):
     """What stands around the info dictionary, and may differ from one mirror to the next.
 
     ``web_seeds`` are URLs below which
@@ -65,8 +63,7 @@ class Outer:
     created_s: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Torrent:
+class Torrent(Struct, frozen=True, kw_only=True):
     """A .torrent, ready to be stored, and what it is called."""
 
     data: bytes

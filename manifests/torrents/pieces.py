@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.columns import I64, U8, U64, ragged_index
 from manifests.torrents.terms import BLOCK_BYTES, V1_BYTES, V2_BYTES, check_piece_bytes
@@ -219,8 +220,7 @@ def root_of_layer(layer: bytes, piece_bytes: int) -> bytes:
     return _reduce(nodes, _depth(len(nodes)), _depth(piece_bytes // BLOCK_BYTES))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PieceColumns:
+class PieceColumns(Struct, frozen=True, kw_only=True, eq=False):
     """The hashes of n files, one after another.
 
     sizes (n,) u64 bytes · roots (n, 32) u8, zeros for an empty file · pieces (p, 20) u8, none if

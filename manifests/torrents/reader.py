@@ -13,10 +13,10 @@ outside the info dictionary that we do not write (``nodes``, ``httpseeds`` …) 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import U64
 from manifests.errors import ConfigError, ManifestError
@@ -52,8 +52,7 @@ _Path = tuple[bytes, ...]
 _NAMES = {int: "an integer", bytes: "a string", list: "a list", dict: "a dictionary"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadTorrent:
+class ReadTorrent(Struct, frozen=True, kw_only=True):
     """A .torrent that was read and checked."""
 
     contents: Contents

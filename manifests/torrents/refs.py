@@ -8,9 +8,10 @@ that a client fetches only those whose files it wants, and can join a swarm befo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+
+from msgspec import Struct
 
 from manifests.codec import Fields
 from manifests.digest import Digest
@@ -30,8 +31,7 @@ MAX_TORRENTS = 100_000
 _MAX_PIECE = 2**32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TorrentRef:
+class TorrentRef(Struct, frozen=True, kw_only=True):
     """One torrent: its buckets, its object, its names.
 
     ``part`` counts from 1 the parts of a bucket that was cut by id; 0 for whole buckets.
@@ -83,8 +83,7 @@ class TorrentRef:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TorrentSet:
+class TorrentSet(Struct, frozen=True, kw_only=True):
     """The torrents of one layer and variant, in the order of their buckets and parts."""
 
     piece_bytes: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from manifests.errors import ConfigError
 from manifests.paths import Layout
@@ -34,8 +34,7 @@ def run_label(layout: Layout, first_bucket: int, last_bucket: int, part: int) ->
     return f"{first}.{part}" if part else f"{first}-{last}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InfoHashes:
+class InfoHashes(Struct, frozen=True, kw_only=True):
     """SHA-1 of the info dictionary, None if v2 only, and its SHA-256."""
 
     v1: bytes | None

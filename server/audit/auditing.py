@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.metadata.faults import RowFault
 from manifests.paths import Layout
@@ -42,8 +42,7 @@ from server.audit.posts import PostTable
 PRIMARY_VARIANT = "original"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class AuditReport:
+class AuditReport(Struct, frozen=True, kw_only=True, eq=False):
     """Everything that was found, errors first.
 
     ``files`` counts the files of each variant; ``posts`` is None where no metadata was given;

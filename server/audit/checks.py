@@ -7,11 +7,11 @@ Every check yields findings, none where nothing is wrong.  What they mean togeth
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import U32, Bools
 from manifests.metadata.faults import RowFault
@@ -29,8 +29,7 @@ _MEANT_TO_BE_WHOLE = 0.01
 _ANY_KIND = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VariantFiles:
+class VariantFiles(Struct, frozen=True, kw_only=True, eq=False):
     """One variant under audit, and how findings about its files are made."""
 
     name: str
@@ -164,8 +163,7 @@ def _absent(ids: U32, detail: str) -> Callable[[int], Item]:
 # --------------------------------------------------------------------------- what posts say
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Pairs:
+class _Pairs(Struct, frozen=True, kw_only=True, eq=False):
     """Files that have a post: ``rows`` of the files and, pair by pair, ``places`` of the posts."""
 
     variant: VariantFiles

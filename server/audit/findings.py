@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
+from msgspec import Struct, field
 
 from manifests.columns import U32
 from server.walk import Stray, StrayKind
@@ -54,8 +54,7 @@ class FindingKind(StrEnum):
 _ORDER = {kind: place for place, kind in enumerate(FindingKind)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class Item(Struct, frozen=True, kw_only=True):
     """One place of a finding: id (0 if none), path below the tree or file:line, and why."""
 
     post_id: int
@@ -63,8 +62,7 @@ class Item:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True, eq=False):
     """One sort of trouble in one variant (empty for the metadata itself).
 
     ``count`` places have it, ``ids`` are those that have an id, ascending; the first ``listed`` of
@@ -141,8 +139,7 @@ def id_finding(  # noqa: PLR0913 (the fields of a finding)
         )
 
 
-@dataclass(slots=True)
-class _Kept:
+class _Kept(Struct):
     ids: array[int] = field(default_factory=lambda: array("I"))
     strays: list[Stray] = field(default_factory=list)
     count: int = 0

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.paths import Layout
 from server.audit.content import Content, Kind, Problem, inspect_bytes, inspect_open
@@ -24,8 +24,7 @@ _WHOLE_BYTES = 128 * 2**10
 _UNREADABLE = Content(kind=Kind.UNKNOWN, problem=Problem.UNREADABLE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FileTable(Table):
+class FileTable(Table, frozen=True, kw_only=True, eq=False):
     """Files of one variant (rows of FILE_ROW), one an id."""
 
     def name(self, row: int) -> str:
@@ -33,8 +32,7 @@ class FileTable(Table):
         return f"{self.rows['id'][row]}.{self.extension(row)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class InspectedBucket:
+class InspectedBucket(Struct, frozen=True, kw_only=True, eq=False):
     """What one bucket folder holds."""
 
     files: FileTable

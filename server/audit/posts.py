@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,8 +18,7 @@ BANNED = 2
 MAX_BAD_ROWS = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PostTable(Table):
+class PostTable(Table, frozen=True, kw_only=True, eq=False):
     """Posts (rows of POST_ROW).
 
     ``superseded`` are the ids of rows that a later row about the same post replaced.  ``faults``

@@ -7,11 +7,11 @@ metadata, buckets) are joined by :func:`join`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import U32, Bools
 
@@ -26,8 +26,7 @@ POST_ROW = np.dtype([*_SHARED, ("flags", "u1")])
 FILE_ROW = np.dtype([*_SHARED, ("kind", "u1"), ("problem", "u1")])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Table:
+class Table(Struct, frozen=True, kw_only=True, eq=False):
     """Rows of POST_ROW or FILE_ROW, sorted by id, and the extensions they index."""
 
     rows: Rows

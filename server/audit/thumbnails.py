@@ -14,8 +14,9 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from syncclient.tree import open_regular
 
@@ -27,8 +28,7 @@ _FIRST_BYTES = 48
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "AVIF")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thumbnail:
+class Thumbnail(Struct, frozen=True, kw_only=True):
     """A picture as a ``data:`` URI, empty if none was made, and the first bytes of the file."""
 
     uri: str

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -17,6 +16,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from msgspec import Struct, field
 
 from manifests.errors import SyncError
 from manifests.paths import parse_entry_name
@@ -51,8 +51,7 @@ _EXHAUSTED: Final = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 _RETRY_AFTER: Final = {"Retry-After": "2"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeConfig:
+class ServeConfig(Struct, frozen=True, kw_only=True):
     """What to serve and how.
 
     ``warn`` takes one line about a request that could not be answered as it should.  A client that

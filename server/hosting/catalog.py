@@ -11,11 +11,11 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Snapshot, T, TargetFile, Targets, Timestamp
 
@@ -30,16 +30,14 @@ CHECK_INTERVAL_S: Final = 1.0
 _DESCRIPTOR_SUFFIX: Final = ".msgpack"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServedLayer:
+class ServedLayer(Struct, frozen=True, kw_only=True):
     """One layer, and how its dataset spreads ids over buckets."""
 
     ref: LayerRef
     layout: Layout
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Catalog:
+class Catalog(Struct, frozen=True, kw_only=True):
     """The live releases and all layers that any of them has.
 
     ``descriptors`` are by the SHA-256 of their target, ``layers`` by name.  ``fingerprint`` is the

@@ -7,11 +7,11 @@ small document is read when it is opened, a large one is watched like the files 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from server.hosting.joined import JoinedFiles, one_name
 from server.hosting.reading import raise_unless_absent
@@ -20,8 +20,7 @@ from syncclient.tree import FileStat, open_regular, stat_of
 SMALL_BYTES: Final = 256 * 2**10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class Document(Struct, frozen=True, kw_only=True):
     """A file as it was opened: its stat, and its bytes if they are few."""
 
     path: Path

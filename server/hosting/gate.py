@@ -24,10 +24,11 @@ import sys
 import termios
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol, cast
+
+from msgspec import Struct
 
 from server.hosting.addresses import Addresses, network_of, parse_address
 from server.hosting.metrics import Metrics
@@ -50,8 +51,7 @@ _NO_LINGER: Final = struct.pack("ii", 1, 0)
 _CAN_COUNT: Final = sys.platform == "linux"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
+class ConnectionLimits(Struct, frozen=True, kw_only=True):
     """Bounds, each with its reason in docs/reference/limits.md."""
 
     total: int = 1000

@@ -7,13 +7,13 @@ so no request can name anything else: not ``.publish``, not a dot file, not what
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import orjson
 from aiohttp import web
+from msgspec import Struct
 
 from manifests.model import Descriptor
 from server.hosting.catalog import CatalogWatch, ServedLayer
@@ -41,8 +41,7 @@ DAY: Final = "public, max-age=86400"
 REVALIDATE: Final = "no-cache"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handlers:
+class Handlers(Struct, frozen=True, kw_only=True):
     """What answers requests for one repository."""
 
     repo: Path

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from manifests.columns import I64, U64
 from manifests.errors import StoreError
@@ -44,8 +44,7 @@ class StaleFilesError(StoreError):
         self.names = tuple(names[:MAX_NAMED])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class JoinedFiles:
+class JoinedFiles(Struct, frozen=True, kw_only=True, eq=False):
     """n files of one folder, one after another, and what each must be when it is read.
 
     ``names`` gives the names of some rows · starts (n + 1,) byte where each begins, and the end of

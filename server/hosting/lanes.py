@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from server.hosting.addresses import network_of
 
@@ -17,8 +18,7 @@ class LaneFullError(Exception):
     """An address has as much under way as it may, or has waited too long for its turn."""
 
 
-@dataclass(slots=True)
-class _Lane:
+class _Lane(Struct):
     turns: asyncio.Semaphore
     inside: int = 0
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from server.hosting.catalog import Catalog
 from server.hosting.packs import PackShelf
@@ -17,8 +18,7 @@ WENT_AWAY: Final = 499
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@dataclass(slots=True, kw_only=True)
-class Metrics:
+class Metrics(Struct, kw_only=True):
     """Counters since the start; changed by the event loop alone."""
 
     started_at: float = field(default_factory=time.time)

@@ -12,11 +12,11 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import I64, U8, U32, U64, Entries
 from manifests.digest import Digest
@@ -34,8 +34,7 @@ _NS: Final = 10**9
 _PackKey = tuple[str, str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pack:
+class Pack(Struct, frozen=True, kw_only=True, eq=False):
     """One bucket of one layer and variant: n entries by ascending id, and their files joined.
 
     ``on_disk`` is the pack as a file, where the publisher laid it out; it has the same bytes.

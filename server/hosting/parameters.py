@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Final, Self
 from urllib.parse import urlencode
 
 import orjson
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 from multidict import MultiMapping
 
 from manifests.errors import ConfigError
@@ -38,8 +39,7 @@ class ParameterError(ConfigError):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchParameters:
+class SearchParameters(Struct, frozen=True, kw_only=True):
     """A search as a URL states it; ``release`` is empty for the newest."""
 
     q: str
@@ -76,11 +76,11 @@ class SearchParameters:
 
     def entity_tag(self, descriptor: str) -> str:
         """Names the answer by what it depends on; ``descriptor`` is the release's digest."""
-        asked = orjson.dumps([_MEANING, descriptor, replace(self, release="")])
+        asked = orjson.dumps([_MEANING, descriptor, asdict(replace(self, release=""))])
         return hashlib.sha256(asked).hexdigest()[:32]
 
 
-_KNOWN: Final = tuple(SearchParameters.__dataclass_fields__)
+_KNOWN: Final = tuple(SearchParameters.__struct_fields__)
 
 
 def _refuse_unknown(query: MultiMapping[str]) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
+from msgspec import Struct
 
 from manifests.errors import ConfigError, SyncError
 from manifests.framedref import FramedRef
@@ -56,8 +56,7 @@ class NothingToSearchError(ConfigError):
     """No such release, or one that was published without metadata."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Searchable:
+class Searchable(Struct, frozen=True, kw_only=True):
     """A release with a tag index; ``digest`` is the SHA-256 of its target."""
 
     digest: str
@@ -65,8 +64,7 @@ class Searchable:
     index: FramedRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchHandlers:
+class SearchHandlers(Struct, frozen=True, kw_only=True):
     """What answers searches on one repository."""
 
     repo: Path

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from html import escape
 from typing import Final, Self
 from urllib.parse import urlencode
 
+from msgspec import Struct
 from multidict import MultiDict, MultiMapping
 
 from manifests.errors import SyncError
@@ -48,8 +48,7 @@ _FORM: Final = """<form action="search" method="get">
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageParameters:
+class PageParameters(Struct, frozen=True, kw_only=True):
     """What the form asks; ``q`` is None before anything was asked, the others may be empty."""
 
     q: str | None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from html import escape
@@ -20,6 +19,7 @@ from xml.sax.saxutils import escape as escape_xml
 from xml.sax.saxutils import quoteattr
 
 from aiohttp import web
+from msgspec import Struct, field
 
 from manifests.digest import Digest
 from manifests.model import Descriptor
@@ -43,8 +43,7 @@ torrents</a> can be subscribed to.</p>
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NamedTorrent:
+class NamedTorrent(Struct, frozen=True, kw_only=True):
     """One torrent of a release, and the name that people see."""
 
     layer: str
@@ -78,8 +77,7 @@ def torrents_of(release: Descriptor) -> Iterator[NamedTorrent]:
                 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TorrentHandlers:
+class TorrentHandlers(Struct, frozen=True, kw_only=True):
     """Pages and files; ``tracks`` says that this host has a tracker of its own."""
 
     repo: Path

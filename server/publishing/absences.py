@@ -13,12 +13,12 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import U32
 from manifests.notices import Absence, Notices
@@ -40,8 +40,7 @@ _Name = tuple[int, bytes]
 _Stat = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Lost:
+class Lost(Struct, frozen=True, kw_only=True, eq=False):
     """Ids of one bucket that a layer has lost, ascending."""
 
     layer: str

@@ -10,12 +10,12 @@ import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgpack
 import numpy as np
+from msgspec import Struct
 
 from manifests.digest import Digest
 from manifests.errors import ConfigError, StoreError
@@ -47,8 +47,7 @@ class Seen(NamedTuple):
         return self[:3] == stat and not racy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssetTask:
+class AssetTask(Struct, frozen=True, kw_only=True):
     """Some assets of a tree; ``seen`` by path is what is remembered."""
 
     tree: str
@@ -58,8 +57,7 @@ class AssetTask:
     date_ns: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredAsset:
+class StoredAsset(Struct, frozen=True, kw_only=True):
     """One asset whose object is in the repository; ``hashed`` says that it was read for that."""
 
     path: str

@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.model import Descriptor
 from manifests.paths import Layout, SafePath
@@ -40,8 +42,7 @@ _MOST_AT_ONCE: Final = 32
 _NS: Final = 10**9
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Aim:
+class _Aim(Struct, frozen=True, kw_only=True, eq=False):
     """What all tasks of a run share; ``resumes`` if an earlier run began this layer.
 
     ``held`` names what the base holds of each variant.
@@ -53,8 +54,7 @@ class _Aim:
     resumes: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Gathering:
+class Gathering(Struct, frozen=True, kw_only=True, eq=False):
     """One passage through a tree."""
 
     order: Order

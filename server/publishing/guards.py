@@ -17,9 +17,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import Bools
 from manifests.errors import StoreError
@@ -29,8 +29,7 @@ from server.record import STAT_ROW, StatRows
 from syncclient.tree import open_below
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class GuardTask:
+class GuardTask(Struct, frozen=True, kw_only=True, eq=False):
     """One bucket folder below ``root``, and by layer what its files in there should be."""
 
     root: str

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import U32, Entries, empty
 from manifests.digest import Digest
@@ -23,8 +23,7 @@ from manifests.manifest import Header, decode_header, decode_removed, decode_row
 from manifests.model import MAX_LAYERS, Descriptor, ManifestRef
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerFile:
+class LayerFile(Struct, frozen=True, kw_only=True):
     """One manifest of the base: its object and what the descriptor says of it."""
 
     path: str
@@ -92,8 +91,7 @@ def _naming(file: LayerFile) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Index:
+class _Index(Struct, frozen=True, kw_only=True, eq=False):
     header: Header
     removed: U32
 

@@ -16,10 +16,12 @@ import errno
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.columns import CHUNK_BYTES, I64, U8, U32, U64, Entries, empty
 from manifests.errors import StoreError
@@ -63,8 +65,7 @@ class Placed(NamedTuple):
     inode: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
+class Target(Struct, frozen=True, kw_only=True):
     """Where the files of a layer go: ``files/LAYER``, the stages of this run, and how.
 
     ``methods`` are those to try, best first; COPY is always the last.
@@ -177,8 +178,7 @@ class Stage:
         return placed._replace(mtime_ns=self._times[0])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Links:
+class Links(Struct, frozen=True, kw_only=True, eq=False):
     """n files of one bucket of a layer by ascending id: what they hold and how they look.
 
     ``boot`` names the run of the machine in which they were written: what was not synced to disk

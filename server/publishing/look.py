@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from stat import S_ISREG
 from typing import Final, NamedTuple
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.columns import I64, MAX_EXTENSIONS, U8, U32, U64, Bools, Entries
 from manifests.digest import DIGEST_BYTES
@@ -71,8 +72,7 @@ def find_recorded(
     return frozenset(info.st_dev for info in found) if are_as_recorded else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look:
+class Look(Struct, frozen=True, kw_only=True, eq=False):
     """n files of a bucket by ascending id, looked at from ``at_ns`` (Unix time) on.
 
     ids (n,) · exts (n,) into ``extensions`` · sizes (n,) bytes · mtimes (n,) ns · inodes (n,) ·

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from manifests.framedref import FramedRef
 from manifests.metadata.columns import PostBatch
@@ -19,8 +20,7 @@ from server.publishing.rowtables import RowTables
 from server.repository import Repository
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Metadata:
+class Metadata(Struct, frozen=True, kw_only=True, eq=False):
     """Of a release without metadata all are empty."""
 
     posts: PostTable | None = None

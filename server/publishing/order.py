@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from msgspec import Struct
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 
 from manifests.errors import ConfigError, ManifestError
@@ -22,8 +22,7 @@ NEWEST_BASE: Final = ""
 _SIGNED_ROLES: Final = (Targets.type, Snapshot.type, Timestamp.type)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TorrentWish:
+class TorrentWish(Struct, frozen=True, kw_only=True):
     """How torrents of the new layer are to be made.
 
     ``piece_bytes`` is None for the rule's choice.  ``trackers`` are tiers of announce URLs;
@@ -43,8 +42,7 @@ class TorrentWish:
         return Outer(trackers=self.trackers, web_seeds=urls)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, kw_only=True):
     """One release to be made of ``tree``, an absolute path, dated ``date`` (Unix seconds).
 
     ``base`` is the name of a release, NO_BASE or NEWEST_BASE; ``methods`` are the ways to make the

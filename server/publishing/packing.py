@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import blake3
+from msgspec import Struct
 
 from manifests.columns import Entries
 from manifests.errors import StoreError
@@ -21,8 +21,7 @@ _READ_BYTES: Final = 4 * 2**20
 _MODE: Final = 0o444
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PackTask:
+class PackTask(Struct, frozen=True, kw_only=True, eq=False):
     """A pack to be written to ``temporary``: files of ``folder`` in the order of ``entries``."""
 
     variant: str

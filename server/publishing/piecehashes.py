@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import blake3
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import CHUNK_BYTES, Entries
 from manifests.errors import StoreError
@@ -25,8 +25,7 @@ from syncclient.tree import open_regular
 _COLUMNS: Final = ("sizes", "roots", "pieces", "tails", "layers")
 
 
-@dataclass(frozen=True, slots=True)
-class PiecePlan:
+class PiecePlan(Struct, frozen=True):
     """How the files of a layer's variant are hashed for torrents."""
 
     piece_bytes: int

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+
+from msgspec import Struct
 
 from manifests.digest import Digest
 from manifests.model import Asset, Descriptor
@@ -67,8 +68,7 @@ from server.walk import find_variants, folders_with_buckets, walk_assets
 from syncclient.output import Output
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draft:
+class Draft(Struct, frozen=True, kw_only=True, eq=False):
     """A release that is complete but for its manifests and its signature."""
 
     harvest: Harvest
@@ -78,8 +78,7 @@ class Draft:
     metadata: Metadata
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Published:
+class Published(Struct, frozen=True, kw_only=True, eq=False):
     """A release that is signed, the torrents of its own layer, and what it says of older ones."""
 
     descriptor: Descriptor

@@ -11,11 +11,11 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, Self
 
 import numpy as np
+from msgspec import Struct, field
 
 from manifests import zstd
 from manifests.columns import U32
@@ -28,8 +28,7 @@ HELD_BYTES: Final = 32 * 2**20
 _LEVEL: Final = 1
 
 
-@dataclass(slots=True)
-class _Run:
+class _Run(Struct):
     """Rows of one run: those on the disk, as _read takes them, are older than those held."""
 
     chunks: list[tuple[int, int, int, int]] = field(default_factory=list)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.columns import Entries, concat
 from manifests.digest import Digest
@@ -25,8 +27,7 @@ from server.repository import Repository
 _FILES_ALONE = 5_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MadeTorrents:
+class MadeTorrents(Struct, frozen=True, kw_only=True):
     """The torrents of one variant of the new layer, and what they cost."""
 
     torrents: TorrentSet
@@ -40,8 +41,7 @@ class MadeTorrents:
         return sum(torrent.size_bytes for torrent in self.torrents)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Bucket:
+class _Bucket(Struct, frozen=True, kw_only=True, eq=False):
     """What the layer has of a bucket, where it lies, and the hashes that are remembered of it."""
 
     put: Entries
@@ -49,8 +49,7 @@ class _Bucket:
     hashes: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Task:
+class _Task(Struct, frozen=True, kw_only=True, eq=False):
     """One torrent to make; ``group`` counts rows from the first of its buckets on."""
 
     layout: Layout

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from enum import Enum
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import fields
 
 from manifests.columns import U32, Entries
 from manifests.paths import Layout, SafePath
@@ -20,8 +21,7 @@ from server.record import StatRows
 from server.walk import BucketWalk, Stray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sight:
+class Sight(Struct, frozen=True, kw_only=True, eq=False):
     """A bucket's folder as it was seen from ``at_ns`` on; nothing that changed later is older."""
 
     at_ns: int
@@ -36,8 +36,7 @@ class Sight:
         return seen_ns == folder_mtime_ns and not is_racy(np.array([seen_ns]), self.at_ns)[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BucketTask:
+class BucketTask(Struct, frozen=True, kw_only=True):
     """One bucket to look at.
 
     ``look`` and ``links`` are what the publisher remembers of it; with ``is_settled`` the base
@@ -70,8 +69,7 @@ class BucketTask:
         return f"{self.variant}/{self.folder_name}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
+class Workload(Struct, frozen=True, kw_only=True):
     """What is left to do for a bucket.
 
     Files and bytes to read; and how many files and bytes (in whole blocks) copies in the layer
@@ -97,8 +95,7 @@ class Placement(Enum):
     STAGED = "the stage is to become the folder"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
+class Counts(Struct, frozen=True, kw_only=True):
     """Files and bytes of one bucket, or of many added up."""
 
     files: int = 0
@@ -124,8 +121,7 @@ class Counts:
         return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BucketReport:
+class BucketReport(Struct, frozen=True, kw_only=True, eq=False):
     """Everything a publish needs of one bucket that is done.
 
     ``put`` and ``removed`` are the bucket's part of the new layer, ``stats`` are of the files that

@@ -8,11 +8,11 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
 
+from msgspec import Struct
 from PIL import Image
 
 from manifests.paths import Layout
@@ -20,8 +20,7 @@ from server.sample.files import ORIGINAL
 from server.sample.years import Year
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Blemish:
+class Blemish(Struct, frozen=True, kw_only=True):
     """One fault: its kind and the file, relative to the tree, that shows or lacks it."""
 
     kind: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
+
+from msgspec import Struct
 
 from server.sample.skies import chance
 
@@ -22,8 +23,7 @@ _EYES = ("green", "blue", "yellow", "orange", "aqua", "purple")
 EYES_CLOSED = "closed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Creature:
+class Creature(Struct, frozen=True, kw_only=True):
     """What one animal looks like; ``name`` is set for the recurring characters alone."""
 
     species: str

@@ -6,9 +6,10 @@ edited file of a later year shows the picture that the first one showed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from random import Random
 
+from msgspec import Struct
+from msgspec.structs import replace
 from PIL import Image, ImageOps
 
 from server.sample.canvas import COLOURS, WHITE, Canvas, Colour, mix
@@ -39,8 +40,7 @@ ARTISTS: dict[str, str] = {
 _COLOUR_WORDS = {*COLOURS, "blonde"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawing:
+class Drawing(Struct, frozen=True, kw_only=True):
     """One or more frames of equal size and the names of what they show."""
 
     frames: tuple[Image.Image, ...]

@@ -10,9 +10,9 @@ import hashlib
 import io
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 from PIL import Image
 
 from manifests.paths import Layout
@@ -26,8 +26,7 @@ _PREVIEW_QUALITY = 60
 _BLINK_MS = (1900, 180)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class Picture(Struct, frozen=True, kw_only=True):
     """What is known of a post's file once it is written: the part of the metadata it decides."""
 
     tags: frozenset[str]
@@ -37,8 +36,7 @@ class Picture:
     md5: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(Struct, frozen=True, kw_only=True):
     """Draw one post into one tree; travels to a worker process."""
 
     tree: Path

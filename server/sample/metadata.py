@@ -9,9 +9,10 @@ are left out, and the tags of a post are one string.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+from msgspec import Struct
 
 from server.sample.files import Picture
 from server.sample.jsonl import Row, optional, timestamp, write_shards
@@ -25,8 +26,7 @@ _NEVER = "1970-01-01 00:00:00 UTC"
 _SPOOKY = "ghost"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(Struct, frozen=True, kw_only=True):
     """One post of one release: its file, its relations, and what its visitors made of it."""
 
     post: Post

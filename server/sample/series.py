@@ -7,11 +7,12 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from manifests.errors import ConfigError
 from server.sample.blemishes import Blemish, blemish
@@ -28,8 +29,7 @@ _MAX_PROCESSES = 16
 Drawer: TypeAlias = Callable[[Iterable[Task]], Iterable[Picture]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
+class Release(Struct, frozen=True, kw_only=True):
     """One finished tree of the series; ``files`` and ``size_bytes`` count everything in it."""
 
     name: str

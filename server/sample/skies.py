@@ -6,14 +6,14 @@ modules; that is what makes a query on the sample return pictures that show what
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
+
+from msgspec import Struct
 
 from server.sample.canvas import WHITE, Canvas, Colour, Point, around, mix
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Light:
+class Light(Struct, frozen=True, kw_only=True):
     """A time of day: the colours of the sky and how it tints what stands below."""
 
     name: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from server.sample.cast import CAST, SERIES
 from server.sample.drawing import ARTISTS
@@ -47,8 +48,7 @@ _WIDER = (
 _POOL_SIZE = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
+class Pool(Struct, frozen=True, kw_only=True):
     """An ordered collection: the posts that have all of some tags."""
 
     id: int

@@ -7,8 +7,10 @@ and the year alone, so the first years of a long series are those of a short one
 from __future__ import annotations
 
 import calendar
-from dataclasses import dataclass, replace
 from random import Random
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.errors import ConfigError
 from manifests.paths import Layout
@@ -23,8 +25,7 @@ _BORDERS = ("white", "black", "red", "blue")
 _EXTENSIONS = {"jpg": 78, "png": 18, "gif": 4}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SampleSettings:
+class SampleSettings(Struct, frozen=True, kw_only=True):
     """What to make: ``posts`` is the size of the first release, later ones are larger."""
 
     releases: int = 3
@@ -52,8 +53,7 @@ class SampleSettings:
         return year < FIRST_YEAR + self.releases - newer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
+class Post(Struct, frozen=True, kw_only=True):
     """One post in one year; two equal posts have the same bytes.
 
     ``crunched`` files went through an optimiser once more, ``border`` is the colour of a border
@@ -68,8 +68,7 @@ class Post:
     border: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Year:
+class Year(Struct, frozen=True, kw_only=True):
     """One release: all its posts by rising id, and how it differs from the year before."""
 
     number: int

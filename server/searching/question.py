@@ -5,9 +5,10 @@ These values travel between the server and its workers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+from msgspec import Struct
 
 from manifests.columns import U32
 from manifests.errors import SyncError
@@ -16,8 +17,7 @@ from manifests.framedref import FramedRef
 _GIB: Final = 2**30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchLimits:
+class SearchLimits(Struct, frozen=True, kw_only=True):
     """What searches may cost a host, so that none of them hurts other users.
 
     ``workers`` processes search, one query each at a time.  ``waiting`` more queries may wait for
@@ -47,8 +47,7 @@ class SearchLimits:
     kept_bytes: int = _GIB
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class Question(Struct, frozen=True, kw_only=True):
     """One query on one release.
 
     ``path`` is the object that ``index`` names.  Ages count from ``created`` (Unix seconds), days
@@ -66,8 +65,7 @@ class Question:
     limit: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Found:
+class Found(Struct, frozen=True, kw_only=True, eq=False):
     """An answer: how many posts match, some of their ids in the order of the query.
 
     ``is_last`` says that none follow these; ``seconds`` is what the worker took.
@@ -106,8 +104,7 @@ class SearchRefusedError(SyncError):
         return type(self), (self.reason, self.message), vars(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """What came of a question; ``leaving`` says that the worker ends after it."""
 
     outcome: Found | SyncError

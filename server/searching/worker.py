@@ -13,9 +13,10 @@ import resource
 import select
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from manifests.errors import SyncError
 from manifests.units import format_duration, format_size

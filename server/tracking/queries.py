@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
+
+from msgspec import Struct
 
 from manifests.torrents.announce import HASH_BYTES
 from server.tracking.swarms import Event, RefusedError
@@ -16,8 +17,7 @@ _NUMBER: Final = re.compile(rb"[0-9]{1,19}")
 _MAX_PORT: Final = 65535
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Announce:
+class Announce(Struct, frozen=True, kw_only=True):
     """One announce; ``left`` is whether the peer lacks anything, ``numwant`` None if unsaid."""
 
     info_hash: bytes

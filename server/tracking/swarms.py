@@ -11,8 +11,9 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from server.hosting.addresses import network_of
 
@@ -35,8 +36,7 @@ class RefusedError(Exception):
     """An announce that is not taken, with the reason that the peer is told."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackerLimits:
+class TrackerLimits(Struct, frozen=True, kw_only=True):
     """Bounds, each with its reason in docs/reference/tracker.md."""
 
     interval_s: int = 1800
@@ -55,8 +55,7 @@ class TrackerLimits:
     max_numwant: int = 200
 
 
-@dataclass(slots=True)
-class _Swarm:
+class _Swarm(Struct):
     """Endpoints with expiry (seconds) and flags in one number; 32 bytes of it are a dict's."""
 
     peers: dict[bytes, int] = field(default_factory=dict)
@@ -73,8 +72,7 @@ class _Swarm:
         self.paused += by * bool(value & _PAUSED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(Struct, frozen=True, kw_only=True):
     """The answer to one announce: endpoints of 6 and of 18 bytes, and counts of the swarm."""
 
     peers: bytes

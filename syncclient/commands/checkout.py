@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from manifests.errors import ConfigError, ExitCode, StoreError
 from syncclient.commands.clone import begin, refuse_occupied

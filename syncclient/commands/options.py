@@ -7,8 +7,9 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from manifests.errors import ConfigError
 from manifests.paths import check_variant
@@ -194,7 +195,7 @@ def add_deletion(parser: argparse.ArgumentParser) -> None:
 
 def transport_of(args: argparse.Namespace, kept: Mapping[str, object]) -> Transport:
     """Transport settings of this run: defaults < tree < environment < flags."""
-    flags = {name: getattr(args, name, None) for name in Transport.__dataclass_fields__}
+    flags = {name: getattr(args, name, None) for name in Transport.__struct_fields__}
     transport = merge_transport(kept, os.environ, flags)
     for url in transport.mirrors:
         check_url(url)

@@ -7,9 +7,10 @@ import asyncio
 import os
 import signal
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from manifests.errors import ConfigError, ExitCode, SyncError
 from manifests.units import format_count, format_size, parse_size

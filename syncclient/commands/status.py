@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from manifests.errors import ConfigError, ExitCode, SyncError
 from manifests.units import format_count

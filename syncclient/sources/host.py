@@ -5,9 +5,10 @@ from __future__ import annotations
 import email.utils
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from manifests.errors import ExitCode, TransferError
 from manifests.version import VERSION
@@ -24,8 +25,7 @@ MAX_RANGES: Final = 128
 _MAX_RETRY_AFTER_S: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpOptions:
+class HttpOptions(Struct, frozen=True, kw_only=True):
     """How to talk to hosts; plain values, so that worker processes can be given them."""
 
     timeout_s: float = 30.0
@@ -35,8 +35,7 @@ class HttpOptions:
     allow_redirect: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Traffic:
+class Traffic(Struct):
     """What went over the wire, headers not counted."""
 
     received_bytes: int = 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
@@ -34,26 +33,30 @@ _FORMAL: Final = {400, 416, 431}
 _MISSING: Final = {404, 410}
 
 
-@dataclass(slots=True)
 class HttpSource:
     """One host; enter it before it is asked.  Belongs to one event loop."""
 
-    url: str
-    options: HttpOptions
-    limiter: TokenBucket = field(default_factory=lambda: TokenBucket(0))
-    intake: Intake = field(default_factory=Intake)
-    traffic: Traffic = field(default_factory=Traffic)
-    # Whether the host has packs; None until one was asked for.
-    packs: bool | None = None
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-    _floor: SpeedFloor = field(init=False)
-    _bulk: Bulk | None = None
-    _ordinary: OrdinarySource | None = None
-    _strikes: int = 0
-
-    def __post_init__(self) -> None:
-        """Set the floor that this host is held to, however it is asked."""
-        self._floor = SpeedFloor(self.options.min_rate, self.options.timeout_s)
+    def __init__(
+        self,
+        url: str,
+        options: HttpOptions,
+        limiter: TokenBucket | None = None,
+        intake: Intake | None = None,
+        traffic: Traffic | None = None,
+    ) -> None:
+        self.url = url
+        self.options = options
+        self.limiter = limiter or TokenBucket(0)
+        self.intake = intake or Intake()
+        self.traffic = traffic or Traffic()
+        # Whether the host has packs; None until one was asked for.
+        self.packs: bool | None = None
+        self._stack = AsyncExitStack()
+        # The speed that this host is held to, however it is asked.
+        self._floor = SpeedFloor(options.min_rate, options.timeout_s)
+        self._bulk: Bulk | None = None
+        self._ordinary: OrdinarySource | None = None
+        self._strikes = 0
 
     async def __aenter__(self) -> Self:
         """Make ready; nothing is sent yet."""

@@ -14,13 +14,13 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Self
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Struct
 from yarl import URL
 
 from manifests.errors import TransferError
@@ -53,8 +53,7 @@ _RANGE_REFUSALS = {200, 400, 416, 431}
 _REDIRECTS = {301, 302, 303, 307, 308}
 
 
-@dataclass(slots=True)
-class OrdinarySource:
+class OrdinarySource(Struct):
     """One host; enter it to open its connections.  Belongs to one event loop."""
 
     url: str

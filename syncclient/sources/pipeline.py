@@ -16,9 +16,10 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, cast
+
+from msgspec import Struct, field
 
 from manifests.digest import CHUNK_BYTES
 from syncclient.sources.floor import SpeedFloor
@@ -64,8 +65,7 @@ class RefusedError(BulkError):
         self.retry_after = retry_after
 
 
-@dataclass(slots=True, eq=False)
-class Train:
+class Train(Struct, eq=False):
     """Some requests whose pieces one caller waits for.
 
     ``left`` pieces are to come; ``begun`` are those of an answer that is not whole, which are
@@ -110,8 +110,7 @@ class Train:
             self.paused = None
 
 
-@dataclass(slots=True, eq=False)
-class Request:
+class Request(Struct, eq=False):
     """One request and the pieces of its answer.
 
     ``spans`` are the pieces still to come, the first of them number ``first``.  They are asked for

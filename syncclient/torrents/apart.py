@@ -20,9 +20,10 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Self
+
+from msgspec.structs import replace
 
 from manifests.columns import Bools
 from manifests.errors import TransferError

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from msgspec import Struct, field
 
 from manifests.torrents.announce import State
 from syncclient.parcels import Parcel, Parcels
@@ -23,8 +23,7 @@ _COMMIT_ALL_S: Final = 5.0
 _WORTH: Final = 8
 
 
-@dataclass(slots=True, eq=False)
-class Claim:
+class Claim(Struct, eq=False):
     """What one torrent is to bring: where each wanted file (row of the metainfo) belongs."""
 
     run: Run
@@ -38,8 +37,7 @@ class Claim:
         return sum(int(self.places[row][0].work.fetch.sizes[self.places[row][1]]) for row in rows)
 
 
-@dataclass(slots=True)
-class Pace:
+class Pace(Struct):
     """How fast a torrent comes; ``moved_s`` is when it last did (monotonic seconds)."""
 
     moved_s: float

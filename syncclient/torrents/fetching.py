@@ -24,11 +24,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
 
 from manifests.errors import StoreError, TransferError, first_of_group
 from manifests.torrents.announce import State
@@ -69,8 +70,7 @@ MakeBatch = Callable[[Parcel, Rows], Batch]
 OnOutcome = Callable[[Batch, Outcome], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ways:
+class Ways(Struct, frozen=True, kw_only=True):
     """What a transfer from peers works with; ``give_up_s`` without a byte ends it if alone."""
 
     hosts: Hosts

@@ -10,8 +10,9 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
+
+from msgspec import Struct, field
 
 from manifests.errors import ManifestError, TransferError
 from manifests.torrents.announce import (
@@ -44,8 +45,7 @@ _NO_TRACKER = {
 }
 
 
-@dataclass(slots=True)
-class Caution:
+class Caution(Struct):
     """Whether peers are asked one at a time, and which are not asked any more."""
 
     active: bool = False

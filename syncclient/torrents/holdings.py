@@ -8,10 +8,10 @@ nobody learns of files outside the selection.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import Bools, Entries
 from manifests.digest import Digest
@@ -23,8 +23,7 @@ from syncclient.torrents.runs import Run
 from syncclient.tree import Listing, list_bucket
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
+class Mark(Struct, frozen=True, kw_only=True):
     """What is remembered of a look at a torrent: how much is here, and a digest of its paths.
 
     While the folders' mtimes are ``seen``, no file came or went; one may have been written to.
@@ -36,8 +35,7 @@ class Mark:
     seen: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class Held(Struct, frozen=True, kw_only=True):
     """Files of one torrent that are here, as paths VARIANT/BUCKET/ID.EXT; 100 bytes a file."""
 
     paths: tuple[str, ...]

@@ -13,8 +13,9 @@ import re
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from manifests.errors import ManifestError, TransferError, first_of_group
 from manifests.torrents.announce import State

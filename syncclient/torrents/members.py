@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from manifests.columns import I64
 from manifests.errors import TransferError
@@ -17,8 +18,7 @@ class SwarmEndedError(TransferError):
         super().__init__("libtorrent ended unexpectedly")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SwarmSettings:
+class SwarmSettings(Struct, frozen=True, kw_only=True):
     """How the client behaves among peers; rates in bytes a second, 0 for no limit."""
 
     listen: str = "0.0.0.0:0,[::]:0"
@@ -38,8 +38,7 @@ class SwarmSettings:
     cautious: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Metainfo:
+class Metainfo(Struct, frozen=True, kw_only=True, eq=False):
     """A torrent that libtorrent has read: its real files.
 
     ``params`` is what the swarm that read it knows it by.
@@ -58,8 +57,7 @@ class Metainfo:
     has_trackers: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(Struct, frozen=True, kw_only=True):
     """One torrent now; rates in bytes a second."""
 
     peers: int

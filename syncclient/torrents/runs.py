@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from manifests.digest import Digest
 from manifests.errors import ManifestError
@@ -18,8 +19,7 @@ from syncclient.hosts import Hosts
 from syncclient.parcels import Parcel
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class Run(Struct, frozen=True, kw_only=True):
     """One torrent of a release: its layer (a number) and variant, and how the release names it."""
 
     layer: int

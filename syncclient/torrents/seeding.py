@@ -18,11 +18,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from manifests.errors import SyncError
 from manifests.torrents.announce import State
@@ -45,8 +45,7 @@ _TURNS: Final = 5
 _TELL_S: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """How much is offered: memory in bytes (0: all), and the ratio that ends it (0: never)."""
 
     memory_bytes: int = 512 * 2**20
@@ -56,8 +55,7 @@ class Limits:
     turn_s: float = TURN_S
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class Source(Struct, frozen=True, kw_only=True):
     """The torrents of one release, and who knows what of them is here; ``root`` by variant."""
 
     runs: Sequence[Run]
@@ -65,8 +63,7 @@ class Source:
     roots: Callable[[str], Path]
 
 
-@dataclass(slots=True, eq=False)
-class Offer:
+class Offer(Struct, eq=False):
     """One torrent of which something is here; ``member`` while it is in the session."""
 
     run: Run
@@ -81,8 +78,7 @@ class Offer:
     status: Status | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Seeding:
+class Seeding(Struct, frozen=True, kw_only=True):
     """What is offered now.
 
     ``rarest`` names the torrent that the fewest peers offer, ``copies`` says how many do, as a

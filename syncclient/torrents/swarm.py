@@ -19,12 +19,12 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 import libtorrent
 import numpy as np
+from msgspec import Struct
 
 from manifests.columns import Bools
 from manifests.errors import TransferError
@@ -136,8 +136,7 @@ def read_metainfo(data: bytes) -> Metainfo:
     )
 
 
-@dataclass(slots=True)
-class _Traffic:
+class _Traffic(Struct):
     downloaded_bytes: int = 0
     uploaded_bytes: int = 0
 

@@ -21,12 +21,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from manifests import layers, manifest
 from manifests.columns import CHUNK_BYTES, U32, Bools, Entries, chunk_counts

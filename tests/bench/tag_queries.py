@@ -23,10 +23,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+
+from msgspec.structs import replace
 
 from manifests.framed import decode_framed
 from manifests.metadata.columns import COLUMNS

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.request import urlopen
 
 import libtorrent as lt
 import pytest
+from msgspec.structs import replace
 
 from manifests.errors import ConfigError
 from manifests.torrents.announce import Announcement, Neighbours, State

@@ -8,10 +8,10 @@ import re
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from docs import generate_reference
 from docs.generate_reference import verbs_of

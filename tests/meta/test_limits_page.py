@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from msgspec.structs import fields
 
 from server.hosting.gate import ConnectionLimits
 from server.searching.question import SearchLimits

@@ -6,9 +6,10 @@ Files are few words here, ``{"11.png": b"bytes"}``, and become the columns that 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 
 from manifests.columns import Entries, concat, empty
 from manifests.digest import digest_bytes

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgpack
 import pytest
+from msgspec.structs import replace
 
 from manifests import codec, columns, manifest, model, notices, paths
 from manifests.digest import Digest

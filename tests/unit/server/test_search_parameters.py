@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 import pytest
+from msgspec.structs import fields
 from multidict import MultiDict
 
 from server.hosting.parameters import (

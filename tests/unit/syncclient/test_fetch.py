@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec import structs
 
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import digest_bytes
@@ -299,7 +300,7 @@ async def test_what_the_plan_saw_is_replaced_and_the_rest_moved_aside(
         (folder / name).write_bytes(b"something older")
     info = (folder / batch.names[0]).stat()
     seen = FileStat(info.st_size, info.st_mtime_ns, info.st_ino)
-    outcome, _ = await run(publisher, replace(batch, replaces=[seen, *batch.replaces[1:]]))
+    outcome, _ = await run(publisher, structs.replace(batch, replaces=[seen, *batch.replaces[1:]]))
     assert contents(tmp_path) == expected(publisher)
     (aside,) = outcome.asides
     assert aside.path == f"original/0001/{batch.names[1]}"
@@ -443,7 +444,7 @@ async def test_a_damaged_large_file_is_repaired_by_the_chunk(tmp_path: Path) -> 
     target(tmp_path).parent.mkdir(parents=True)
     target(tmp_path).write_bytes(damaged)
     info = target(tmp_path).stat()
-    batch = replace(
+    batch = structs.replace(
         large_batch(tmp_path, "large", LARGE),
         replaces=[FileStat(info.st_size, info.st_mtime_ns, info.st_ino)],
     )
@@ -481,7 +482,7 @@ async def test_a_chunk_that_was_wrong_once_is_fetched_once_more(tmp_path: Path) 
 
 async def test_chunks_are_nothing_without_the_whole(tmp_path: Path) -> None:
     """A manifest whose chunk digests are right, and its digest is that of something else."""
-    batch = replace(large_batch(tmp_path, "large", LARGE), digests=digest_bytes(b"else"))
+    batch = structs.replace(large_batch(tmp_path, "large", LARGE), digests=digest_bytes(b"else"))
     outcome, _ = await run_large(batch)
     (problem,) = outcome.problems
     assert "do not have the BLAKE3 of the release" in problem.text

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from manifests.errors import ManifestError, StoreError, TransferError
 from manifests.framed import FramedWriter, FrameKey

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from manifests.errors import StoreError
 from syncclient.journal import Journal
@@ -60,10 +61,9 @@ async def test_removed_files_are_forgotten(state: State, tmp_path: Path) -> None
 
 
 async def test_assets_come_and_go(state: State, tmp_path: Path) -> None:
-    batch = large_batch(tmp_path, "url", b"readme")
+    batch = replace(large_batch(tmp_path, "url", b"readme"), key=("", "docs/README"))
     asset = AssetRecord(size_bytes=6, mtime_ns=MTIME_NS, digest=batch.digest(0))
     journal = Journal(state)
-    object.__setattr__(batch, "key", ("", "docs/README"))
     journal.placed(batch, [0])
     await journal.flush()
     assert state.load_assets() == {"docs/README": asset}

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from manifests.errors import StoreError, SyncError, TransferError
 from syncclient.batch import Batch, Outcome
@@ -126,8 +127,7 @@ async def test_a_process_that_dies_is_an_error_not_a_wait(
 async def test_a_batch_that_breaks_a_process_is_an_error_not_a_wait(
     publisher: Publisher, tmp_path: Path
 ) -> None:
-    batch = bucket_batch(publisher.newest, 1, tmp_path)
-    object.__setattr__(batch, "sizes", "no sizes")
+    batch = structs.replace(bucket_batch(publisher.newest, 1, tmp_path), sizes="no sizes")
     async with workers_of(publisher, 1) as (workers, _):
         with pytest.raises(SyncError, match="worker process ended unexpectedly"):
             await asyncio.wait_for(workers[0].run([batch], 0), 10)
