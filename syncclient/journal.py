@@ -15,14 +15,14 @@ import numpy as np
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from manifests.columns import among, distinct
+from manifests.columns import U32, among, distinct
 from manifests.digest import DIGEST_BYTES
 from manifests.errors import StoreError
 from manifests.paths import parse_entry_name, parse_entry_names
 from syncclient.batch import Batch
-from syncclient.plan import forget, merge_placed
+from syncclient.plan import Rows, forget, merge_placed
 from syncclient.pool import in_thread
-from syncclient.records import EMPTY_RECORD, Record, fingerprint_of, joined
+from syncclient.records import EMPTY_RECORD, Record, fingerprint_of
 from syncclient.settling import Work
 from syncclient.state import AssetRecord, State
 
@@ -60,12 +60,12 @@ class _Due:
     def __init__(self, work: Work) -> None:
         self._ids, self._after = work.fetch.ids, work.after
 
-    def settled(self, record: Record, placed: Record) -> Record:
-        """The record of a bucket in which files were placed; told twice of a file is no harm.
+    def settled(self, record: Record, placed: U32) -> Record:
+        """The record of a bucket in which ``placed`` were; told twice of a file is no harm.
 
         It says that the bucket is as it is wanted, if it is.
         """
-        self._ids = self._ids[~among(self._ids, np.sort(placed.ids))]
+        self._ids = self._ids[~among(self._ids, np.sort(placed))]
         after = self._after
         # Files that are still to be removed are recorded too.
         if after is None or len(self._ids) or len(record) != after.files:
@@ -151,41 +151,47 @@ class Journal:
         for place, bucket in enumerate(buckets):
             if (variant, bucket) in notes.removed:
                 records[place] = forget(records[place], notes.removed[variant, bucket])
-        placed = [_columns(notes.placed.get((variant, bucket), ())) for bucket in buckets]
-        for place, merged in enumerate(merge_placed(records, placed)):
+        placed, places = _columns([notes.placed.get((variant, bucket), ()) for bucket in buckets])
+        bounds = np.searchsorted(places, np.arange(len(buckets) + 1)).tolist()
+        for place, merged in enumerate(merge_placed(records, placed, places)):
             key, record = (variant, buckets[place]), merged
             if (due := self._due.get(key)) is not None:
-                record = due.settled(merged, placed[place])
+                record = due.settled(merged, placed.ids[bounds[place] : bounds[place + 1]])
             if len(record):
                 self._state.store(*key, record)
             else:
                 self._state.forget(*key)
 
 
-def _columns(noted: Sequence[tuple[Batch, Sequence[int]]]) -> Record:
-    """Files that were placed; one placed twice counts once, as it was placed last."""
-    if not noted:
-        return EMPTY_RECORD
-    placed = joined([_record(batch, rows) for batch, rows in noted])
-    keys = placed.ids.astype(np.uint64) << np.uint64(16) | placed.exts
-    if len(distinct(keys)) == len(keys):
-        return placed
-    _, from_end = np.unique(keys[::-1], return_index=True)
-    return placed.take(len(keys) - 1 - from_end)
+def _columns(noted: Sequence[Sequence[tuple[Batch, Sequence[int]]]]) -> tuple[Record, Rows]:
+    """Files that were placed in some buckets, and in which of them each was; ascending.
 
-
-def _record(batch: Batch, rows: Sequence[int]) -> Record:
-    named = parse_entry_names([batch.names[row] for row in rows])
-    if named is None:
-        raise ValueError(f"{batch.key}: not the names of entries")
+    A file that was placed twice counts once, as it was placed last.
+    """
+    pieces = [(place, *piece) for place, those in enumerate(noted) for piece in those]
+    names = [batch.names[row] for _, batch, rows in pieces for row in rows]
+    if not names:
+        return EMPTY_RECORD, np.empty(0, np.intp)
+    if (named := parse_entry_names(names)) is None:
+        raise ValueError(f"{pieces[0][1].key} and others: not the names of entries")
     ids, extensions = named
     table = {extension: code for code, extension in enumerate(dict.fromkeys(extensions))}
-    digests = np.frombuffer(batch.digests, np.uint8).reshape(-1, DIGEST_BYTES)
-    return Record(
+    counts = [len(rows) for _, _, rows in pieces]
+    starts = np.cumsum([0, *(len(batch.names) for _, batch, _ in pieces)])[:-1]
+    rows = np.repeat(starts, counts) + [row for _, _, rows in pieces for row in rows]
+    digests = np.frombuffer(b"".join([batch.digests for _, batch, _ in pieces]), np.uint8)
+    placed = Record(
         extensions=tuple(table),
         ids=np.array(ids, np.uint32),
         exts=np.array([table[extension] for extension in extensions], np.uint16),
-        sizes=np.array([batch.sizes[row] for row in rows], np.uint64),
-        mtimes=np.full(len(rows), batch.mtime_ns, np.int64),
-        digests=digests[rows],
+        sizes=np.array([batch.sizes[row] for _, batch, rows in pieces for row in rows], np.uint64),
+        mtimes=np.repeat(np.array([batch.mtime_ns for _, batch, _ in pieces], np.int64), counts),
+        digests=digests.reshape(-1, DIGEST_BYTES)[rows],
     )
+    places = np.repeat([place for place, _, _ in pieces], counts)
+    keys = placed.ids.astype(np.uint64) << np.uint64(16) | placed.exts
+    if len(distinct(keys)) == len(keys):
+        return placed, places
+    _, from_end = np.unique(keys[::-1], return_index=True)
+    last = np.sort(len(keys) - 1 - from_end)
+    return placed.take(last), places[last]

@@ -241,14 +241,18 @@ def record_after(plan: Plan, mtimes: I64, folder: slice) -> Record:
     )
 
 
-def merge_placed(known: Sequence[Record], placed: Sequence[Record]) -> list[Record]:
-    """Records of some buckets, each with the files that were placed there since."""
-    old, new = joined(known), joined(placed)
+def merge_placed(known: Sequence[Record], new: Record, places: Rows) -> list[Record]:
+    """Records of some buckets, each with the files that were placed there since.
+
+    ``places`` (len(new),) says in which of the buckets each file was placed.
+    """
+    old = joined(known)
     table = _table(old.extensions, new.extensions)
     old_keys = _keys(old.ids, old.exts, old.extensions, table)
     new_keys = _keys(new.ids, new.exts, new.extensions, table)
     stays = ~among(old_keys, np.sort(new_keys))
-    bucket = np.concatenate([_numbers(known)[stays], _numbers(placed)])
+    held = np.repeat(np.arange(len(known)), [len(record) for record in known])
+    bucket = np.concatenate([held[stays], places])
     order = np.argsort(bucket, kind="stable")
     codes = np.concatenate([old_keys[stays], new_keys]) & np.uint64(2**32 - 1)
     merged = Record(
@@ -261,11 +265,6 @@ def merge_placed(known: Sequence[Record], placed: Sequence[Record]) -> list[Reco
     )
     bounds = np.searchsorted(bucket[order], np.arange(len(known) + 1)).tolist()
     return [merged.take(order[first:last]) for first, last in pairwise(bounds)]
-
-
-def _numbers(records: Sequence[Record]) -> Rows:
-    """For each row of several records, the number of its record."""
-    return np.repeat(np.arange(len(records)), [len(record) for record in records])
 
 
 def forget(record: Record, names: set[tuple[int, str]]) -> Record:

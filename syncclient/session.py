@@ -145,6 +145,9 @@ class Session:
         The state alone cannot say so: it may be lost as well, and would have everything fetched
         again, onto the disk that has the mount point.
         """
+        if not self.config.variant_dirs:
+            # Flags only add to what is kept.
+            return
         try:
             kept = load_tree_config(self.tree).variant_dirs
         except ConfigError:

@@ -274,7 +274,8 @@ class Settler(Struct, kw_only=True):
     def _store(self, bucket: int, found: Record, now: Glance) -> None:
         """Record what was found of a bucket; of one that was compared in part, beside the rest."""
         if self.layers:
-            found = merge_placed([self.state.load(self.variant, bucket)], [found])[0]
+            kept = [self.state.load(self.variant, bucket)]
+            found = merge_placed(kept, found, np.zeros(len(found), np.intp))[0]
         if len(found) or self.variant in self.view.variants:
             self.state.store(self.variant, bucket, replace(found, **now._asdict()))
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -218,7 +217,7 @@ def selection_of(args: argparse.Namespace, kept: Selection) -> Selection:
 
         # What is wrong with it is said before anybody is asked for anything.
         check(parse(args.select))
-        chosen = replace(chosen, query=args.select.strip(), seed=secrets.token_hex(8))
+        chosen = replace(chosen, query=args.select.strip(), seed=os.urandom(8).hex())
     if args.with_metadata:
         chosen = replace(chosen, metadata=True)
     return chosen

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from syncclient.files import UNSURE
 from syncclient.plan import forget, merge_placed, record_after
-from syncclient.records import EMPTY_RECORD, Record
+from syncclient.records import EMPTY_RECORD, Record, joined
 from syncclient.tree import FileStat
 from tests.support.buckets import (
     S,
@@ -135,7 +136,8 @@ def test_placed_files_are_merged_and_removed_ones_forgotten() -> None:
     placed = to_record(
         {"1.jpg": There(data=NEW, mtime_ns=60 * S), "3.webm": There(data=NEW, mtime_ns=70 * S)}
     )
-    merged, other = merge_placed([record, EMPTY_RECORD], [placed, placed])
+    both, places = joined([placed, placed]), np.array([0, 0, 1, 1])
+    merged, other = merge_placed([record, EMPTY_RECORD], both, places)
     assert names_of(merged) == {"1.jpg": 60 * S, "2.png": 50 * S, "3.webm": 70 * S}
     assert merged.digests[merged.ids == 1].tobytes() == placed.digests[0].tobytes()
     assert names_of(other) == {"1.jpg": 60 * S, "3.webm": 70 * S}

@@ -67,6 +67,11 @@ def test_a_bucket_that_the_dataset_lacks_is_an_error() -> None:
         Selection(buckets=(3, 10)).bucket_numbers(10)
 
 
+@pytest.mark.parametrize("text", ["", "\n", "7", "1\n7\r\n13\n7\n", " 13\t7 1\x1c4294967295\n"])
+def test_numbers_alone_are_read_as_any_list_is(text: str) -> None:
+    assert parse_ids(text, "list").tolist() == parse_ids(f"{text}\n# mine", "list").tolist()
+
+
 def test_ids_decide_one_by_one() -> None:
     there = np.array([1, 7, 8], np.uint32)
     wants = ids(7, 9).wants_ids(there)
