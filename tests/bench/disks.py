@@ -71,6 +71,8 @@ class Disks:
 
     size_bytes: int
     files: int
+    # Of the file system; a file takes one at least, twice: in its cache and in the image.
+    block_bytes: int = 4096
     mounted: bool = field(default_factory=may_mount)
 
     @contextmanager
@@ -96,8 +98,8 @@ class Disks:
     def _make(self, image: Path) -> None:
         with image.open("wb") as file:
             file.truncate(_ROOM * (self.size_bytes + self.files * _FILE_BYTES) + _SPARE_BYTES)
-        inodes = 2 * self.files + 20_000
+        inodes = self.files + 20_000
         # All tables now: else a kernel thread writes them while something is measured.
         tables = "lazy_itable_init=0,lazy_journal_init=0"
-        command = [path_of("mkfs.ext4"), "-q", "-F", "-m", "0", "-N", str(inodes), "-E", tables]
-        subprocess.run([*command, image], check=True)
+        command = [path_of("mkfs.ext4"), "-q", "-F", "-m", "0", "-b", str(self.block_bytes)]
+        subprocess.run([*command, "-N", str(inodes), "-E", tables, image], check=True)

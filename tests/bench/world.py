@@ -23,6 +23,9 @@ MIB = 2**20
 # As many as the documents' dataset has; the real one has 5,000.
 _FILES_A_BUCKET = 200
 _MOST_BUCKETS = 1000
+# Files of which a million are at rest: in larger blocks two trees of them, their caches and their
+# images fill the memory, and what is measured is how the kernel gets inodes back from the disk.
+_TINY_BYTES = 1024
 # What the second release of a growing dataset adds and changes.
 GROWTH_ADDED, GROWTH_CHANGED = 1000, 200
 
@@ -102,7 +105,11 @@ class Arena:
         """Disks with room for that share of the dataset, and as much again."""
         shape = self.dataset.shape
         files = round((shape.files + self.dataset.added_files) * share)
-        return Disks(size_bytes=round(2 * self.dataset.all_bytes * share), files=2 * files)
+        return Disks(
+            size_bytes=round(2 * self.dataset.all_bytes * share),
+            files=2 * files,
+            block_bytes=_TINY_BYTES if shape.mean_bytes <= _TINY_BYTES else 4096,
+        )
 
     def repo(self, *flags: str) -> Path:
         """A repository of both releases, published with these flags."""

@@ -27,12 +27,16 @@ def noop(world: World) -> Iterator[Contest]:
     arena = world.tiny()
     server, files = arena.ours(_NO_TORRENTS), arena.dataset.shape.files
 
+    def prepare(place: Path) -> None:
+        _tree(arena, place)
+
     def again(*flags: str) -> Contestant:
         def run(place: Path, meter: Meter) -> Measured:
-            return meter.command(ours("upgrade", place / TREE, *flags), server=server)
+            tree = _tree(arena, place)
+            return meter.command(ours("upgrade", tree, *flags), server=server)
 
         name = " ".join(("ours", *flags))
-        return Contestant(name=name, run=run, prepare=lambda place: _clone(arena, place))
+        return Contestant(name=name, run=run, prepare=prepare)
 
     contestants = [again(), again("--quick")]
     if world.has("rsync"):
