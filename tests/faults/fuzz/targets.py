@@ -299,7 +299,7 @@ _SPANS = [(0, 4), (10, 20), (20, 21)]
 class _Told(OrdinarySource):
     """A source whose every answer is the fuzzer's: status, headers, an empty line, the body."""
 
-    answer = b""
+    answer: bytes = b""
 
     @asynccontextmanager
     async def _request(self, *_request: object) -> AsyncIterator[Any]:
