@@ -181,11 +181,12 @@ class Guard:
 
 def has_mounts(folder: str, table: Path = _MOUNTS) -> bool:
     """Whether something is mounted below a folder, or may be: where the system does not tell."""
-    try:
-        lines = table.read_bytes().splitlines()
-    except OSError:
-        return True
-    # proc_pid_mountinfo(5): the fifth field, with these bytes as octal numbers.
+    # proc_pid_mountinfo(5): the fifth field, with these bytes as octal numbers, and no others: a
+    # carriage return ends no line.
     path = os.fsencode(os.path.realpath(folder))
     inside = re.sub(rb"[ \t\n\\]", lambda found: b"\\%03o" % ord(found[0]), path) + b"/"
-    return any(line.split(b" ", 5)[4].startswith(inside) for line in lines)
+    try:
+        with table.open("rb") as lines:
+            return any(line.split(b" ", 5)[4].startswith(inside) for line in lines)
+    except OSError:
+        return True

@@ -161,6 +161,16 @@ def test_a_folder_that_is_gone_or_a_link_is_not_intact(linked: Linked, *, link: 
     assert not linked.is_intact()
 
 
+def test_a_carriage_return_ends_no_line_of_the_mounts(tmp_path: Path) -> None:
+    """The kernel writes it as it is: here in the names of a folder and of a device."""
+    table, folder = tmp_path / "mountinfo", str(tmp_path / "one\rother")
+    line = "36 35 98:0 / {} rw - tmpfs any\rdevice rw\n"
+    table.write_text(line.format("/"), newline="")
+    assert not has_mounts(folder, table)
+    table.write_text(line.format("/") + line.format(f"{folder}/original"), newline="")
+    assert has_mounts(folder, table)
+
+
 def test_mounts_are_found_below_a_folder_alone(tmp_path: Path) -> None:
     table, folder = tmp_path / "mountinfo", tmp_path / "with space"
     line = "36 35 98:0 / {} rw,noatime master:1 - ext4 /dev/sda1 rw\n"
