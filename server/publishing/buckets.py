@@ -231,7 +231,8 @@ class _Bucket:
         look, places = self._look, rows.tolist()
         digests, chunks, contents, stats, _, pieces = zip(*taken, strict=True)
         look.digests[rows] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-        look.sizes[rows], look.mtimes[rows], look.inodes[rows] = _columns(stats)
+        # Inode numbers have up to 64 bits, and mtimes a sign.
+        look.sizes[rows], look.mtimes[rows], look.inodes[rows] = zip(*stats, strict=True)
         look.kinds[rows], look.widths[rows], look.heights[rows], look.problems[rows] = _columns(
             contents
         )

@@ -13,9 +13,12 @@ from manifests.digest import digest_bytes
 from manifests.paths import Layout
 from server.publishing import buckets
 from server.publishing.buckets import carry_out, survey
+from server.publishing.hashing import Taken, Taker
 from server.publishing.links import Method, Target
+from server.publishing.look import Look
 from server.publishing.work import BucketReport, BucketTask, Workload
 from server.walk import BucketWalk, walk_bucket
+from syncclient.tree import FileStat
 from tests.support.publisher import LAYOUT
 
 BUCKET = 3
@@ -139,6 +142,28 @@ def test_a_file_written_to_in_place_is_read_as_it_is(
     (folder / "11.dat").write_bytes(b"longer than before")
     assert contents(carry_out(task)) == on_disk(folder)
     assert len(walks) == 1
+
+
+def test_inode_numbers_have_64_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overlays and pools of disks use the highest one too, of some files."""
+
+    class FarTaker(Taker):
+        def take(
+            self, name: str, base_digest: bytes | None, listed: FileStat | None = None
+        ) -> Taken:
+            taken = super().take(name, base_digest, listed)
+            number = far if name == "11.dat" else taken.stat.inode
+            return taken._replace(stat=taken.stat._replace(inode=number))
+
+    far = 2**64 - 1
+    task = surveyed(folder, tmp_path)
+    monkeypatch.setattr(buckets, "Taker", FarTaker)
+    look = Look.decode(carry_out(task).look)
+    assert look is not None
+    near = [(folder / name).stat().st_ino for name in ("3.dat", "19.dat")]
+    assert look.inodes.tolist() == [near[0], far, near[1]]
 
 
 def test_a_folder_that_changed_just_before_it_was_seen_is_listed_again(
