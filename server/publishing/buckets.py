@@ -143,7 +143,10 @@ class _Bucket:
         self._to_link[rows[same_file(self._base, base_rows, entries, rows)]] = False
 
     def _recall_links(self) -> None:
-        """Find what an interrupted run has put into the layer already, and if that is all."""
+        """Find what an interrupted run has put into the layer already, and if that is all.
+
+        It is not where a file still has to be read.
+        """
         task, target = self._task, self._task.target
         self._found: dict[int, Placed] = {}
         self._is_kept = False
@@ -158,7 +161,8 @@ class _Bucket:
             for placed in self._found.values()
         )
         alone = len(listing) == len(self._found) and not listing.others
-        self._is_kept = dated and alone and 0 < len(self._found) == int(self._to_link.sum())
+        complete = not self._unknown.any() and 0 < len(self._found) == int(self._to_link.sum())
+        self._is_kept = dated and alone and complete
 
     @property
     def is_done(self) -> bool:
@@ -214,6 +218,8 @@ class _Bucket:
         rows = np.flatnonzero(self._unknown)
         if not len(rows):
             return
+        # Also where all were known, and one changed before it was linked.
+        self._is_news = True
         names, take = self._look.names(), self._taker.take
         digests = self._base.digests
         columns = (self._base_row, self._look.sizes, self._look.mtimes, self._look.inodes)

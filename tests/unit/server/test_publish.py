@@ -13,7 +13,10 @@ import pytest
 
 from manifests.columns import CHUNK_BYTES
 from manifests.digest import Digest
+from manifests.errors import ExitCode
+from server.publishing.buckets import carry_out
 from server.publishing.lineage import name_of_held
+from server.publishing.work import BucketReport, BucketTask
 from tests.support.publisher import LAYOUT, Publisher, files_below
 
 DATE = "2021-06-01"
@@ -193,6 +196,45 @@ def test_what_a_killed_run_left_of_a_bucket_with_nothing_new_goes(publisher: Pub
     publisher.publish("y2", "--date", "2022-06-01")
     assert not left.parent.exists()
     assert (publisher.repo / "files" / "y2" / "original" / "004" / "4.dat").exists()
+
+
+def test_a_file_comes_into_a_bucket_that_a_killed_run_had_done(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.publish("y1", "--date", DATE)
+    publisher.write(publisher.place(3), b"changed")
+    with monkeypatch.context() as patch:
+        patch.setattr("server.publishing.publication.audit_files", interrupt)
+        publisher.publish("y2", "--date", "2022-06-01", expect=ExitCode.INTERRUPTED)
+    publisher.write(publisher.place(67), b"of the same bucket")
+    summary = publisher.publish("y2", "--date", "2022-06-01").summary
+    assert summary["files_hashed"] == 1
+    assert publisher.release_files("y2") == publisher.tree_files()
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_what_changed_while_it_was_published_and_then_was_put_back_is_found(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.publish("y1", "--date", DATE)
+    path = publisher.place(3)
+    before, then_ns = path.read_bytes(), path.stat().st_mtime_ns
+
+    def change_and_carry_out(task: BucketTask) -> BucketReport:
+        publisher.overwrite(path, bytes(len(before)))
+        return carry_out(task)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("server.publishing.gather.carry_out", change_and_carry_out)
+        publisher.publish("y2", "--date", "2022-06-01", "--base", "none")
+    assert publisher.release_files("y2")["original/003/3.dat"] == bytes(len(before))
+    publisher.overwrite(path, before)
+    os.utime(path, ns=(then_ns, then_ns))
+    publisher.publish("y3", "--date", "2023-06-01")
+    assert publisher.release_files("y3") == publisher.tree_files()
 
 
 def test_a_name_that_appears_beside_unchanged_files_is_found(publisher: Publisher) -> None:
