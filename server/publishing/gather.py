@@ -21,7 +21,7 @@ from server.publishing.buckets import carry_out, survey
 from server.publishing.capacity import require_room, usable_methods
 from server.publishing.crew import Crew
 from server.publishing.harvest import Harvest
-from server.publishing.lineage import LayerFile, lineage_buckets, manifests_of, name_of_held
+from server.publishing.lineage import LayerFile, lineage_buckets, manifests_digest, manifests_of
 from server.publishing.links import ROOM_HINT, Method, Target
 from server.publishing.memory import Memory
 from server.publishing.order import Order
@@ -75,7 +75,7 @@ class Gathering(Struct, frozen=True, kw_only=True, eq=False):
         harvest, assets = Harvest(variants), list[SafePath]()
         aim = _Aim(
             target=self._target(variants),
-            held={variant: name_of_held(self.base, variant) for variant in variants},
+            held={variant: manifests_digest(self.base, variant) for variant in variants},
             lineages={variant: self._lineage(variant) for variant in variants},
             resumes=self.order.release in self.memory.unfinished_layers(),
         )

@@ -4,9 +4,9 @@ A file of such a *guarded* layer is compared with its record (:mod:`server.recor
 links of files of the tree that have just been looked at.  An inode number of a device is one file,
 whatever its names: if a listing of the layer's folder tells the number that was seen in the tree,
 so are size and mtime what was seen there, and no second look is needed, which is three times as
-dear.  Every other file is looked at.  A listing tells nothing of a file that another is mounted
-over, which :class:`server.publishing.absences.Guard` minds, and on some file systems (overlays, in
-user space) numbers that no look has; these only prove nothing.
+dear (docs/adr/0020-inode-numbers.md).  Every other file is looked at.  A listing tells nothing of
+a file that another is mounted over, which :class:`server.publishing.absences.Guard` minds, and on
+some file systems (overlays, in user space) numbers that no look has; these only prove nothing.
 
 What is found intact is so at the moment of the look at the tree, which the release describes too;
 a file overwritten later, while a publish still reads others, is found by the next one.

@@ -37,7 +37,7 @@ def manifests_of(release: Descriptor | None, variant: str) -> tuple[ManifestRef,
     return tuple(ref for ref in refs if ref is not None)
 
 
-def name_of_held(release: Descriptor | None, variant: str) -> bytes:
+def manifests_digest(release: Descriptor | None, variant: str) -> bytes:
     """Names all that a release holds of a variant, by its manifests: 32 bytes.
 
     Releases between which nothing of the variant changed have it in common.

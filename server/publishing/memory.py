@@ -26,8 +26,8 @@ _UNREADABLE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT, sqlite3.SQL
 _VERSION: Final = 1
 _FAST: Final = 1
 _MAX_BLOB_BYTES: Final = 2**31
-# look.release names what a signed release holds of the variant (lineage.name_of_held), if that is
-# what was seen.
+# look.release names what a signed release holds of the variant (lineage.manifests_digest), if that
+# is what was seen.
 _SCHEMA: Final = """
 CREATE TABLE look (tree TEXT, variant TEXT, bucket INTEGER, data BLOB NOT NULL, release BLOB,
                    PRIMARY KEY (tree, variant, bucket));

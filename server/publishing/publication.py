@@ -49,7 +49,7 @@ from server.publishing.finishing import (
 )
 from server.publishing.gather import Gathering
 from server.publishing.harvest import Harvest
-from server.publishing.lineage import name_of_held
+from server.publishing.lineage import manifests_digest
 from server.publishing.memory import Memory
 from server.publishing.metadata import Metadata, take_metadata
 from server.publishing.order import (
@@ -222,7 +222,7 @@ class Publication:
         with closing(self._memory()) as memory:
             memory.forget_layer(order.release)
             for variant in harvest.variants:
-                held = name_of_held(descriptor, variant)
+                held = manifests_digest(descriptor, variant)
                 memory.keep_release(str(order.tree), variant, held, harvest.buckets(variant))
         return Published(descriptor=descriptor, digest=digest, notices=notices, torrents=torrents)
 

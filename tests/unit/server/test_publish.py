@@ -15,7 +15,7 @@ from manifests.columns import CHUNK_BYTES
 from manifests.digest import Digest
 from manifests.errors import ExitCode
 from server.publishing.buckets import carry_out
-from server.publishing.lineage import name_of_held
+from server.publishing.lineage import manifests_digest
 from server.publishing.work import BucketReport, BucketTask
 from tests.support.publisher import LAYOUT, Publisher, files_below
 
@@ -177,14 +177,14 @@ def settled_for(publisher: Publisher) -> set[bytes | None]:
 def test_buckets_stay_settled_while_nothing_of_their_variant_changes(publisher: Publisher) -> None:
     publisher.publish("y1", "--date", DATE)
     first = settled_for(publisher)
-    assert first == {name_of_held(publisher.releases()["y1"], "original")}
+    assert first == {manifests_digest(publisher.releases()["y1"], "original")}
     publisher.write(publisher.tree / "README", b"an asset")
     publisher.publish("y2", "--date", "2022-06-01")
     assert settled_for(publisher) == first
     publisher.write(publisher.place(3), b"another")
     publisher.publish("y3", "--date", "2023-06-01")
     changed = settled_for(publisher)
-    assert changed == {name_of_held(publisher.releases()["y3"], "original")} != first
+    assert changed == {manifests_digest(publisher.releases()["y3"], "original")} != first
 
 
 def test_what_a_killed_run_left_of_a_bucket_with_nothing_new_goes(publisher: Publisher) -> None:
