@@ -51,6 +51,21 @@ async def test_placed_files_are_recorded_as_they_were_placed(state: State, tmp_p
     assert (record.settled, record.folder_mtime_ns) == ("", -1)
 
 
+async def test_batches_that_are_written_together_keep_their_files_apart(
+    state: State, tmp_path: Path
+) -> None:
+    batches = [bucket_batch(EDITION, bucket, tmp_path) for bucket in (1, 2, 3)]
+    journal = Journal(state)
+    for batch in batches:
+        journal.placed(batch, [3, 1])
+    await journal.flush()
+    for bucket, batch in zip((1, 2, 3), batches, strict=True):
+        record = state.load("original", bucket)
+        assert names(state, bucket) == {batch.names[3], batch.names[1]}
+        assert record.digests.tobytes() == batch.digest(3) + batch.digest(1)
+        assert record.sizes.tolist() == [batch.sizes[3], batch.sizes[1]]
+
+
 async def test_removed_files_are_forgotten(state: State, tmp_path: Path) -> None:
     journal = Journal(state)
     journal.placed(bucket_batch(EDITION, 1, tmp_path), [0, 1, 2])

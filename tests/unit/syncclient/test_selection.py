@@ -33,7 +33,13 @@ def test_ids_come_one_a_line_or_as_paths() -> None:
     assert parse_ids(text, "list").tolist() == [1, 7, 13, 1999, 2**32 - 1]
 
 
-@pytest.mark.parametrize("word", ["seven", "0", "4294967296", "-1", "1999999999999", "١٢"])
+# More digits than Python makes a number of.
+_ENDLESS = "9" * 5000
+
+
+@pytest.mark.parametrize(
+    "word", ["seven", "0", "4294967296", "-1", "1999999999999", _ENDLESS, "١٢"]
+)
 def test_what_is_no_id_is_named_with_its_line(word: str) -> None:
     with pytest.raises(ConfigError, match=r"mine\.txt:2: .* is not an id"):
         parse_ids(f"1\n{word}", "mine.txt")
