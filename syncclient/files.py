@@ -28,9 +28,9 @@ OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FICLONE = 0x40049409
 _COPY_BYTES = 8 * 2**20
 # Written to a file at once.  The kernel takes memory for it in pieces as large as the write, and
-# large ones a virtual machine may first have to ask back from its host: from 1 MiB on a write took
-# up to six times as long (docs/explanation/performance.md).
-WRITE_BYTES = 256 * 2**10
+# large ones a virtual machine may first have to ask back from its host: with 1 MiB that took up to
+# six times as long, with 256 KiB up to three times (docs/explanation/performance.md).
+WRITE_BYTES = 64 * 2**10
 # Errors that mean "this file system cannot do it", not "the disk is broken".
 _UNSUPPORTED = {
     errno.EOPNOTSUPP,
