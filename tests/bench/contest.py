@@ -66,6 +66,8 @@ class Verdict:
     unit: str
     required: float | None = None
     stretch: float | None = None
+    # What the contestant would reach that does the least that must be done.
+    bound: float | None = None
     at_most: bool = False
 
     @property
@@ -89,12 +91,13 @@ class Claim(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Faster:
-    """One contestant is so many times as fast as another one."""
+    """One contestant is so many times as fast as another one, and what would be its bound."""
 
     one: str
     other: str
     required: float | None = None
     stretch: float | None = None
+    bound: str = ""
 
     def judge(self, runs: Runs) -> Iterator[Verdict]:
         """The ratio of the medians, and the spread of the ratios round by round."""
@@ -111,6 +114,9 @@ class Faster:
             unit="",
             required=self.required,
             stretch=self.stretch,
+            bound=other.median("wall_s") / runs[self.bound].median("wall_s")
+            if self.bound in runs
+            else None,
         )
 
 
@@ -123,6 +129,7 @@ class Rate:
     unit: str
     required: float | None = None
     stretch: float | None = None
+    bound: str = ""
 
     def judge(self, runs: Runs) -> Iterator[Verdict]:
         """The amount by the median, and by the slowest and the fastest run."""
@@ -137,6 +144,7 @@ class Rate:
             unit=self.unit,
             required=self.required,
             stretch=self.stretch,
+            bound=self.amount / runs[self.bound].median("wall_s") if self.bound in runs else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.support.needs import find_program
 PROGRAMS = ("rsync", "rclone", "aria2c", "curl", "wget2", "b3sum", "nginx", "qbittorrent-nox")
 _AT_ONCE = 32
 TREE = "tree"
+# No program that anybody would use: what bounds ours.
+BARE = "bare loop"
 # Text that stands in a list of what is to be fetched, for one path.
 Line = Callable[[str, str], str]
 
@@ -29,6 +32,11 @@ def installed() -> list[str]:
 def ours(*words: object) -> list[str]:
     """A command line of the client."""
     return argv("bucketsync", words[0], "--json", *words[1:])
+
+
+def bare(*words: object) -> list[str]:
+    """A command line of :mod:`tests.bench.bare`."""
+    return [sys.executable, "-m", "tests.bench.bare", *map(str, words)]
 
 
 def _curl_line(url: str, path: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.bench.contest import Contest, Result
 from tests.bench.disks import MOUNT_OPTIONS, may_mount
-from tests.bench.peers import PROGRAMS
+from tests.bench.peers import BARE, PROGRAMS
 from tests.bench.plot import draw
 from tests.support.needs import find_program, path_of
 
@@ -114,7 +114,7 @@ def _median(runs: Sequence[Document], name: str) -> float:
 
 def verdicts_table(document: Document) -> Iterator[Sequence[str]]:
     """Rows of all contests: a verdict each."""
-    yield ("job", "", "reached", "[min-max]", "required", "stretch", "")
+    yield ("job", "", "reached", "[min-max]", "required", "stretch", "", BARE)
     for contest in document["contests"]:
         for verdict in contest["verdicts"]:
             bound = "≤ " if verdict["at_most"] else ""
@@ -126,6 +126,7 @@ def verdicts_table(document: Document) -> Iterator[Sequence[str]]:
                 "" if verdict["required"] is None else bound + figure(verdict["required"]),
                 "" if verdict["stretch"] is None else bound + figure(verdict["stretch"]),
                 _MARKS[verdict["met"]],
+                "" if verdict["bound"] is None else figure(verdict["bound"]),
             )
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.bench.bare import write_list
 from tests.bench.data import Dataset, Shape, make_dataset
 from tests.bench.disks import Disks
 from tests.bench.servers import (
@@ -100,6 +101,7 @@ class Arena:
         self._stack = stack
         self._repos: dict[tuple[str, ...], Path] = {}
         self._servers: dict[str, Server] = {}
+        self._told: set[Path] = set()
 
     def disks(self, share: float = 1.0) -> Disks:
         """Disks with room for that share of the dataset, and as much again."""
@@ -156,6 +158,14 @@ class Arena:
             trees = {release: self.dataset.tree(release) for release in ("y1", "y2")}
             self._servers["rsync"] = self._stack.enter_context(rsync_daemon(trees))
         return self._servers["rsync"]
+
+    def told(self, release: str) -> Path:
+        """What the bare loop is told of a release."""
+        path = self.dataset.folder / f"bare-{release}.list"
+        if path not in self._told:
+            self._told.add(path)
+            write_list(path, self.dataset, release)
+        return path
 
     def written(self, name: str, text: str) -> Path:
         """A list in a file beside the dataset."""

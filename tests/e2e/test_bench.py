@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import marshal
+import subprocess
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from tests.bench import report
 from tests.bench.__main__ import main
 from tests.bench.jobs.far import far_line
+from tests.bench.peers import BARE, bare
 from tests.support.client import bucketsync
 from tests.support.host import ask
 from tests.support.needs import needs
@@ -48,6 +51,35 @@ def test_a_benchmark_of_two_jobs_ends_with_verdicts_and_a_page(
     assert "| subset | ours, times as fast as rsync -a |" in text
     assert "old\n" not in text
     assert picture.read_text().count("<rect") > 2
+
+
+@needs("rsync", "nginx")
+def test_the_bare_loop_does_the_work_and_bounds_what_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "r.json"
+    words = [*_TINY, "--jobs", "full", "incremental", "--peers", "rsync"]
+    monkeypatch.setattr(
+        "sys.argv", ["bench", *words, "--dir", str(tmp_path), "--json", str(results)]
+    )
+    main()
+    contests = {one["name"]: one for one in json.loads(results.read_text())["contests"]}
+    assert not any(one["failures"] for one in contests.values())
+    full = contests["full"]
+    medians = [full["contestants"][name]["median_s"] for name in ("rsync -a", BARE)]
+    assert full["verdicts"][0]["bound"] == medians[0] / medians[1]
+
+    listed, other = tmp_path / "small" / "bare-y1.list", tmp_path / "other.list"
+    packs = marshal.loads(listed.read_bytes())  # noqa: S302 (written by the benchmark)
+    name, size_bytes, _, mtime_ns = packs[0][1][0]
+    packs[0][1][0] = name, size_bytes, bytes(32), mtime_ns
+    other.write_bytes(marshal.dumps(packs))
+    tree = tmp_path / "small" / "y1"
+    subprocess.run(bare("publish", listed, tree, tmp_path / "copy"), check=True)
+    subprocess.run(bare("verify", listed, tmp_path / "copy"), check=True)
+    done = subprocess.run(bare("verify", other, tree), capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"{name} has other bytes" in done.stderr
 
 
 @pytest.fixture(scope="module")

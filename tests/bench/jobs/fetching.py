@@ -12,12 +12,13 @@ import numpy as np
 from tests.bench.contest import Contest, Contestant, Faster, Figure, Memory, Rate
 from tests.bench.data import Dataset
 from tests.bench.measure import Measured, Meter
-from tests.bench.peers import TREE, Fetching, check_tree, ours
+from tests.bench.peers import BARE, TREE, Fetching, bare, check_tree, ours
 from tests.bench.servers import Server
 from tests.bench.world import Arena, World
 
 MEMORY_BYTES = 400e6
 _CHOSEN = 0.05
+_BARE_FROM_NGINX = f"{BARE} from nginx, packs"
 # The tag of what a query asks for, and how many others a post has, of how many.
 _WANTED, _TAGS, _ALL_TAGS = "wanted", 20, 50_000
 
@@ -34,6 +35,16 @@ def clone(
     return Contestant(name=name, run=run, check=lambda place: check_tree(place / TREE, files))
 
 
+def bare_loop(arena: Arena, server: Server, name: str = BARE) -> Contestant:
+    """The least that a client must do for the first release."""
+    listed, files = arena.told("y1"), arena.dataset.shape.files
+
+    def run(place: Path, meter: Meter) -> Measured:
+        return meter.command(bare("fetch", listed, server.port, "y1", place / TREE), server=server)
+
+    return Contestant(name=name, run=run, check=lambda place: check_tree(place / TREE, files))
+
+
 def full(world: World) -> Iterator[Contest]:
     """Everything, from our server and from nginx."""
     arena = world.small()
@@ -44,6 +55,8 @@ def full(world: World) -> Iterator[Contest]:
         clone("ours", arena.ours(), files),
         clone("ours from nginx, packs", arena.nginx(*packs), files),
         clone("ours from nginx, loose files", arena.nginx(), files),
+        bare_loop(arena, arena.ours()),
+        bare_loop(arena, arena.nginx(*packs), _BARE_FROM_NGINX),
         *Fetching(arena, "y1", dataset.paths(), whole=True).contestants(world.peers),
     ]
     yield Contest(
@@ -54,9 +67,15 @@ def full(world: World) -> Iterator[Contest]:
         files=files,
         size_bytes=dataset.size_bytes,
         claims=[
-            Faster(one="ours", other="rsync -a", required=1.8, stretch=2.5),
-            Faster(one="ours", other="rsync -aW --inplace", required=1.5, stretch=2.0),
-            Faster(one="ours from nginx, packs", other="rsync -a", required=1.8, stretch=2.5),
+            Faster(one="ours", other="rsync -a", required=1.8, stretch=2.5, bound=BARE),
+            Faster(one="ours", other="rsync -aW --inplace", required=1.5, stretch=2.0, bound=BARE),
+            Faster(
+                one="ours from nginx, packs",
+                other="rsync -a",
+                required=1.8,
+                stretch=2.5,
+                bound=_BARE_FROM_NGINX,
+            ),
             Faster(
                 one="ours from nginx, loose files", other="rsync -a", required=0.8, stretch=1.2
             ),
@@ -86,7 +105,8 @@ def incremental(world: World) -> Iterator[Contest]:
             run=upgrade,
             prepare=cloned,
             check=lambda place: check_tree(place / TREE, files),
-        )
+        ),
+        _bare_upgrade(arena, server),
     ]
     if world.has("rsync"):
         contestants += [
@@ -101,11 +121,24 @@ def incremental(world: World) -> Iterator[Contest]:
         files=dataset.moved_files,
         size_bytes=dataset.moved_bytes,
         claims=[
-            Faster(one="ours", other="rsync -a --delete", required=1.3, stretch=2.0),
+            Faster(one="ours", other="rsync -a --delete", required=1.3, stretch=2.0, bound=BARE),
             Faster(one="ours", other="rsync -aW --inplace --delete"),
             Memory(one="ours", required_bytes=MEMORY_BYTES),
             Figure(one="ours", fact="requests", label="ours, requests"),
         ],
+    )
+
+
+def _bare_upgrade(arena: Arena, server: Server) -> Contestant:
+    """It is told what is missing, so it does not look, and it deletes nothing."""
+
+    def words(release: str, place: Path) -> list[str]:
+        return bare("fetch", arena.told(release), server.port, release, place / TREE)
+
+    return Contestant(
+        name=BARE,
+        run=lambda place, meter: meter.command(words("y2", place), server=server),
+        prepare=lambda place: do(words("y1", place)),
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.bench.contest import Claim, Contest, Contestant, Faster, Memory, Rate
 from tests.bench.jobs.fetching import do
 from tests.bench.measure import Measured, Meter
-from tests.bench.peers import TREE
+from tests.bench.peers import BARE, TREE, bare
 from tests.bench.world import MIB, Arena, World
 from tests.support.commands import argv
 
@@ -30,10 +31,7 @@ def _first_small(world: World) -> Contest:
     files = arena.dataset.shape.files
     everything = "ours, everything built"
     linked = "ours, hard links"
-    rates = (
-        Rate(one=name, amount=files, unit="files/s", required=15_000, stretch=25_000)
-        for name in (everything, linked)
-    )
+    rate = partial(Rate, amount=files, unit="files/s", required=15_000, stretch=25_000)
     return _first(
         world,
         arena,
@@ -43,8 +41,10 @@ def _first_small(world: World) -> Contest:
             _publisher(arena, everything),
             _publisher(arena, linked, "--link", "hard"),
             _publisher(arena, "ours, hard links, no torrents", "--link", "hard", "--no-torrents"),
+            _bare(arena, "copy"),
         ],
-        *rates,
+        rate(one=everything, bound=BARE),
+        rate(one=linked),
         Rate(one="ours, hard links, no torrents", amount=files, unit="files/s"),
         Memory(one=everything),
     )
@@ -61,8 +61,9 @@ def _first_large(world: World, size_bytes: int, name: str, title: str) -> Contes
         [
             _publisher(arena, "ours", *linked),
             _publisher(arena, "ours, no torrents", *linked, "--no-torrents"),
+            _bare(arena),
         ],
-        Faster(one="ours", other="b3sum", required=0.25),
+        Faster(one="ours", other="b3sum", required=0.25, bound=BARE),
         Faster(one="ours, no torrents", other="b3sum", required=0.7),
         Rate(one="ours", amount=arena.dataset.size_bytes / 1e6, unit="MB/s"),
         Memory(one="ours"),
@@ -102,6 +103,16 @@ def _publisher(arena: Arena, name: str, *flags: str) -> Contestant:
         return meter.command(_publish(place, "y1", *flags))
 
     return Contestant(name=name, prepare=prepare, run=run)
+
+
+def _bare(arena: Arena, *copy: str) -> Contestant:
+    """What a release with torrents needs of each file: its hashes, and a copy or none."""
+
+    def run(place: Path, meter: Meter) -> Measured:
+        listed, copies = arena.told("y1"), [place / name for name in copy]
+        return meter.command(bare("publish", listed, place / TREE, *copies))
+
+    return Contestant(name=BARE, prepare=lambda place: _copy_tree(arena, place), run=run)
 
 
 def _copy_tree(arena: Arena, place: Path) -> None:
