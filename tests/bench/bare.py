@@ -1,10 +1,11 @@
 """The least that a program in Python must do for the same work: the bound of ours, in one run.
 
-``python -m tests.bench.bare fetch LIST PORT RELEASE TREE``, ``verify LIST TREE`` or ``publish LIST
-TREE [COPY]``: two processes read, hash and write the files of a list (:func:`write_list`), and
-that is all.  They are told what ours has to find out: which files there are, where their bytes
-begin, what they must be.  No manifest, signature, state, second host, log or limit; whatever goes
-wrong ends them.  As with ours, a file has its name only when its bytes were checked.
+``python -m tests.bench.bare`` with ``fetch LIST PORT RELEASE TREE``, ``verify LIST TREE``,
+``publish LIST [COPY] TREE``, or ``digest LIST TREE`` for a release without torrents: two processes
+read, hash and write the files of a list (:func:`write_list`), and that is all.  They are told what
+ours has to find out: which files there are, where their bytes begin, what they must be.  No
+manifest, signature, state, second host, log or limit; whatever goes wrong ends them.  As with
+ours, a file has its name only when its bytes were checked; but nothing is synced to the disk.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _PROCESSES = 2
 # Requests on the way; more change nothing.
 _AHEAD = 4
 _BUFFER_BYTES = 8 * 2**20
-# Of a large file; of smaller ones all is taken at once.
+# Of a large file, whose chunks have digests of their own; of smaller ones all is taken at once.
 _PORTION_BYTES = 4 * 2**20
 _WRITE_BYTES = 2**16
 _READ_BYTES = 2**20
@@ -114,13 +115,18 @@ class _Packs:
 
 
 def fetch(packs: Sequence[Pack], port: int, release: str, tree: Path) -> None:
-    """Fetch packs into folders that get their names when they are whole, or that are there."""
+    """Fetch packs into folders that get their names when they are whole.
+
+    Of a folder that is there each file is looked at, whose size and mtime nobody compares.
+    """
     answers = _Packs(port, (f"packs/{release}/{folder}" for folder, _ in packs))
     for folder, items in packs:
         answers.begin()
         target = tree / folder
         if target.exists():
             with _opened(target) as folder_fd:
+                for name in os.listdir(folder_fd):  # noqa: PTH208 (names alone)
+                    os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
                 for item in items:
                     staged = f".{item[0]}"
                     _place(answers, item, folder_fd, staged)
@@ -196,8 +202,8 @@ def verify(packs: Sequence[Pack], tree: Path) -> None:
                 _check(found == digest, name)
 
 
-def publish(packs: Sequence[Pack], tree: Path, copy: Path | None) -> None:
-    """Read, hash as releases and torrents of both kinds need it, and write a copy (or none)."""
+def publish(packs: Sequence[Pack], tree: Path, copy: Path | None, *, torrents: bool) -> None:
+    """Read, hash as a release needs it, with or without torrents, and write a copy or none."""
     for folder, items in packs:
         if copy is not None:
             (copy / folder).mkdir(parents=True)
@@ -206,10 +212,13 @@ def publish(packs: Sequence[Pack], tree: Path, copy: Path | None) -> None:
                 fd = os.open(name, _READ, dir_fd=folder_fd)
                 made = None if copy is None else os.open(name, _MAKE, 0o644, dir_fd=copy_fd)
                 hasher = blake3()
-                for _ in range(0, size_bytes, _PIECE_BYTES):
-                    data = memoryview(os.read(fd, _PIECE_BYTES))
+                for _ in range(0, size_bytes, _PORTION_BYTES):
+                    data = memoryview(os.read(fd, _PORTION_BYTES))
                     hasher.update(data)
-                    _hash_for_torrents(data)
+                    if size_bytes > _PORTION_BYTES:
+                        blake3(data).digest()
+                    if torrents:
+                        _hash_for_torrents(data)
                     if made is not None:
                         _write(made, data)
                 if made is not None:
@@ -220,12 +229,14 @@ def publish(packs: Sequence[Pack], tree: Path, copy: Path | None) -> None:
 
 
 def _hash_for_torrents(data: memoryview) -> None:
-    """SHA-1 of a piece that is padded to whole blocks, SHA-256 of each block."""
-    piece = hashlib.sha1(data, usedforsecurity=False)
-    piece.update(bytes(-len(data) % _BLOCK_BYTES))
-    piece.digest()
-    for start in range(0, len(data), _BLOCK_BYTES):
-        hashlib.sha256(data[start : start + _BLOCK_BYTES]).digest()
+    """SHA-1 of each piece, the last one padded to whole blocks; SHA-256 of each block."""
+    for start in range(0, len(data), _PIECE_BYTES):
+        piece = data[start : start + _PIECE_BYTES]
+        hasher = hashlib.sha1(piece, usedforsecurity=False)
+        hasher.update(bytes(-len(piece) % _BLOCK_BYTES))
+        hasher.digest()
+        for at in range(0, len(piece), _BLOCK_BYTES):
+            hashlib.sha256(piece[at : at + _BLOCK_BYTES]).digest()
 
 
 # ----------------------------------------------------------------- two processes
@@ -251,14 +262,16 @@ def main() -> None:
     """Entry point."""
     verb, listed, *words = sys.argv[1:]
     packs: list[Pack] = marshal.loads(Path(listed).read_bytes())  # noqa: S302 (our own list)
+    *places, tree = words
     if verb == "fetch":
-        port, release, tree = words
+        port, release = places
         _in_two(packs, lambda some: fetch(some, int(port), release, Path(tree)))
     elif verb == "verify":
-        _in_two(packs, lambda some: verify(some, Path(*words)))
+        _in_two(packs, lambda some: verify(some, Path(tree)))
     else:
-        tree, *copy = words
-        _in_two(packs, lambda some: publish(some, Path(tree), Path(*copy) if copy else None))
+        copy = Path(*places) if places else None
+        with_torrents = verb == "publish"
+        _in_two(packs, lambda some: publish(some, Path(tree), copy, torrents=with_torrents))
 
 
 if __name__ == "__main__":

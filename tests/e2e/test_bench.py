@@ -75,7 +75,7 @@ def test_the_bare_loop_does_the_work_and_bounds_what_is_reached(
     packs[0][1][0] = name, size_bytes, bytes(32), mtime_ns
     other.write_bytes(marshal.dumps(packs))
     tree = tmp_path / "small" / "y1"
-    subprocess.run(bare("publish", listed, tree, tmp_path / "copy"), check=True)
+    subprocess.run(bare("publish", listed, tmp_path / "copy", tree), check=True)
     subprocess.run(bare("verify", listed, tmp_path / "copy"), check=True)
     done = subprocess.run(bare("verify", other, tree), capture_output=True, text=True, check=False)
     assert done.returncode != 0

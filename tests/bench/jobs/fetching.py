@@ -130,7 +130,7 @@ def incremental(world: World) -> Iterator[Contest]:
 
 
 def _bare_upgrade(arena: Arena, server: Server) -> Contestant:
-    """It is told what is missing, so it does not look, and it deletes nothing."""
+    """It looks at what is there, but is told what is missing; it deletes nothing."""
 
     def words(release: str, place: Path) -> list[str]:
         return bare("fetch", arena.told(release), server.port, release, place / TREE)

@@ -16,6 +16,7 @@ from tests.bench.world import MIB, Arena, World
 from tests.support.commands import argv
 
 _REPO = "repo"
+_NO_TORRENTS = f"{BARE}, no torrents"
 
 
 def publish(world: World) -> Iterator[Contest]:
@@ -41,7 +42,7 @@ def _first_small(world: World) -> Contest:
             _publisher(arena, everything),
             _publisher(arena, linked, "--link", "hard"),
             _publisher(arena, "ours, hard links, no torrents", "--link", "hard", "--no-torrents"),
-            _bare(arena, "copy"),
+            _bare(arena, BARE, "publish", "copy"),
         ],
         rate(one=everything, bound=BARE),
         rate(one=linked),
@@ -61,10 +62,11 @@ def _first_large(world: World, size_bytes: int, name: str, title: str) -> Contes
         [
             _publisher(arena, "ours", *linked),
             _publisher(arena, "ours, no torrents", *linked, "--no-torrents"),
-            _bare(arena),
+            _bare(arena, BARE, "publish"),
+            _bare(arena, _NO_TORRENTS, "digest"),
         ],
         Faster(one="ours", other="b3sum", required=0.25, bound=BARE),
-        Faster(one="ours, no torrents", other="b3sum", required=0.7),
+        Faster(one="ours, no torrents", other="b3sum", required=0.7, bound=_NO_TORRENTS),
         Rate(one="ours", amount=arena.dataset.size_bytes / 1e6, unit="MB/s"),
         Memory(one="ours"),
     )
@@ -105,14 +107,14 @@ def _publisher(arena: Arena, name: str, *flags: str) -> Contestant:
     return Contestant(name=name, prepare=prepare, run=run)
 
 
-def _bare(arena: Arena, *copy: str) -> Contestant:
-    """What a release with torrents needs of each file: its hashes, and a copy or none."""
+def _bare(arena: Arena, name: str, verb: str, *copy: str) -> Contestant:
+    """What a release needs of each file: its hashes, and a copy or none."""
 
     def run(place: Path, meter: Meter) -> Measured:
         listed, copies = arena.told("y1"), [place / name for name in copy]
-        return meter.command(bare("publish", listed, place / TREE, *copies))
+        return meter.command(bare(verb, listed, *copies, place / TREE))
 
-    return Contestant(name=BARE, prepare=lambda place: _copy_tree(arena, place), run=run)
+    return Contestant(name=name, prepare=lambda place: _copy_tree(arena, place), run=run)
 
 
 def _copy_tree(arena: Arena, place: Path) -> None:
