@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from syncclient.disk import sync_file_system
-from tests.bench.disks import Disks, drop_caches
+from tests.bench.disks import Disks
 from tests.bench.measure import Measured, MeasureError, Meter
 
 Run = Callable[[Path, Meter], Measured]
@@ -269,7 +269,6 @@ def hold(contest: Contest, rules: Rules) -> tuple[dict[str, Result], dict[str, s
     """Run a contest: results of each contestant, and why those failed that did."""
     results: dict[str, Result] = {}
     failures: dict[str, str] = {}
-    drop_caches()
     with contest.places() as place_of:
         rounds = min(rules.rounds, contest.most_rounds or rules.rounds)
         for turn in range(rounds + 1):

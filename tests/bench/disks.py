@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,17 +63,6 @@ def quiet_writeback() -> Iterator[None]:
     finally:
         for name, value in old.items():
             (_DIRTY / name).write_text(value)
-
-
-def drop_caches() -> None:
-    """Have the kernel give up what it caches of files, where it lets this user.
-
-    With the memory full of what others had read, it looked for room while something was measured:
-    a publish took 16.6 s, and 12.4 and 13.0 after this.  What a contest needs, its warm-up reads.
-    """
-    os.sync()
-    with suppress(OSError):
-        (_DIRTY / "drop_caches").write_text("3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
