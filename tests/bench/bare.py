@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.bench.data import Dataset
 
 _PROCESSES = 2
-# Requests on the way; more change nothing.
+# Requests on the way.
 _AHEAD = 4
 _BUFFER_BYTES = 8 * 2**20
 # Of a large file, whose chunks have digests of their own; of smaller ones all is taken at once.
