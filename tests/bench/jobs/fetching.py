@@ -131,6 +131,7 @@ def incremental(world: World) -> Iterator[Contest]:
 
 def _bare_upgrade(arena: Arena, server: Server) -> Contestant:
     """It looks at what is there, but is told what is missing; it deletes nothing."""
+    dataset = arena.dataset
 
     def words(release: str, place: Path) -> list[str]:
         return bare("fetch", arena.told(release), server.port, release, place / TREE)
@@ -139,6 +140,7 @@ def _bare_upgrade(arena: Arena, server: Server) -> Contestant:
         name=BARE,
         run=lambda place, meter: meter.command(words("y2", place), server=server),
         prepare=lambda place: do(words("y1", place)),
+        check=lambda place: check_tree(place / TREE, dataset.shape.files + dataset.added_files),
     )
 
 
