@@ -59,7 +59,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--growth", type=int, nargs="+", help="files to grow to (10,000 100,000; full: 1,000,000)")
     add("--large-bytes", type=parse_size, help="in files of 1 and of 100 MiB (400M; full: 2G)")
     add("--slow", type=float, help="run what takes longer only once, seconds (4; full: 60)")
-    add("--limit", type=float, help="end a run that takes longer, seconds (8; full: 900)")
+    add(
+        "--limit",
+        type=float,
+        help="end a run that takes longer, seconds (8; full or a long job: 900)",
+    )
     add("--dir", type=Path, help="work there, and leave the data there for the next time")
     add("--json", type=Path, help="write every figure to this file")
     add("--strict", action="store_true", help="exit status 1 if a requirement is missed")
@@ -90,7 +94,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Document:
     rules = Rules(
         rounds=args.rounds or (5 if args.full else 1),
         slow_s=args.slow or (60.0 if args.full else 4.0),
-        limit_s=args.limit or (900.0 if args.full else 8.0),
+        limit_s=args.limit or (900.0 if args.full or set(args.jobs or ()) & set(LONG) else 8.0),
         say=_say,
     )
     sizes = {**asdict(scale), "buckets": scale.small_shape().buckets}
